@@ -1,0 +1,1 @@
+"""Bindings: their messages, the cache, home registrations, discovery of home agents and prefixes."""

@@ -1,0 +1,122 @@
+"""What a core may ask of the world: plain data that the edge turns into system calls, in order.
+
+Covered: every effect of the home agent. Not covered: how a dataplane carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = [
+    "AnnounceAddress",
+    "DefendAddress",
+    "Effect",
+    "EndProbe",
+    "Event",
+    "ProbeAddress",
+    "ReleaseAddress",
+    "RemoveTunnel",
+    "ReserveSequences",
+    "RoutePrefix",
+    "SendPacket",
+    "SetTunnel",
+    "UnroutePrefix",
+]
+
+
+class SendPacket(NamedTuple):
+    """Route this whole IPv6 packet."""
+
+    packet: bytes
+
+
+class ProbeAddress(NamedTuple):
+    """Send the Neighbor Solicitation of DAD (RFC 4862 5.4) on the home link, listen for conflicts.
+
+    A conflict comes back as ``HomeAgent.address_conflict``, until :class:`EndProbe`.
+    """
+
+    address: bytes
+
+
+class EndProbe(NamedTuple):
+    """Stop listening for conflicts."""
+
+    address: bytes
+
+
+class DefendAddress(NamedTuple):
+    """Intercept packets to a mobile node's address: answer for it on the home link, take its traffic."""
+
+    address: bytes
+
+
+class AnnounceAddress(NamedTuple):
+    """One unsolicited Neighbor Advertisement with Override set and Router clear (RFC 6275 10.4.1)."""
+
+    address: bytes
+
+
+class ReleaseAddress(NamedTuple):
+    """Stop intercepting an address."""
+
+    address: bytes
+
+
+class SetTunnel(NamedTuple):
+    """Tunnel between the home agent and a care-of address for a home address; replaces an older one."""
+
+    home_address: bytes
+    care_of_address: bytes
+
+
+class RemoveTunnel(NamedTuple):
+    """End the tunnel of a home address."""
+
+    home_address: bytes
+
+
+class RoutePrefix(NamedTuple):
+    """Intercept packets to a mobile network prefix (RFC 3963)."""
+
+    prefix: bytes
+    length: int
+
+
+class UnroutePrefix(NamedTuple):
+    """Stop intercepting a mobile network prefix."""
+
+    prefix: bytes
+    length: int
+
+
+class ReserveSequences(NamedTuple):
+    """Put on stable storage that outbound ESP numbers up to ``limit`` may be in use.
+
+    It stands before the first packet that needs it; a restart begins above ``limit``.
+    """
+
+    limit: int
+
+
+class Event(NamedTuple):
+    """Something an operator wants to read: a name, and fields that never hold keys."""
+
+    name: str
+    fields: dict[str, object]
+
+
+Effect = (
+    SendPacket
+    | ProbeAddress
+    | EndProbe
+    | DefendAddress
+    | AnnounceAddress
+    | ReleaseAddress
+    | SetTunnel
+    | RemoveTunnel
+    | RoutePrefix
+    | UnroutePrefix
+    | ReserveSequences
+    | Event
+)
