@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .binding.messages import MobileNetworkPrefix
+from .binding.registration import HomePrefix
 from .ipsec.algorithms import Keys, Transform
 from .ipsec.policy import Direction, Use
 from .ipsec.replay import DEFAULT_WINDOW
@@ -53,16 +54,6 @@ class MobileNodeParameters:
     associations: tuple[AssociationParameters, ...] = ()
     prefixes: tuple[MobileNetworkPrefix, ...] = ()
     authentication: AuthenticationParameters | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HomePrefix:
-    """A prefix of the home link; lifetimes in seconds (RFC 4861 4.6.2)."""
-
-    prefix: bytes
-    length: int
-    valid: int = 2_592_000
-    preferred: int = 604_800
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,251 @@
+"""Home registrations: which Binding Updates are accepted, and what becomes of the cache (RFC 6275 10.3).
+
+Covered: home registration, refresh, move and de-registration with every status they can get, duplicate
+address detection as a state with a deadline, mobile network prefixes (RFC 3963 6.2), lifetimes.
+Not covered: authentication (done before), correspondent registrations, forwarding and messages (done after).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from ..ipv6 import is_routable_unicast
+from ..wire import Refused
+from .cache import Binding, BindingCache, State
+from .messages import (
+    LIFETIME_UNIT,
+    BindingUpdate,
+    MobileNetworkPrefix,
+    Status,
+    UpdateFlag,
+    alternate_care_of_address,
+    mobile_network_prefixes,
+)
+
+__all__ = ["Action", "HomePrefix", "Outcome", "RegistrationPolicy", "Registrations"]
+
+PROBE_TIME = 1.0
+"""RetransTimer: how long a single probe waits for an answer (RFC 4862 5.1)."""
+MAX_NEIGHBOR_ADVERTISEMENT = 3
+"""How often a claim to the home address is repeated, a RetransTimer apart (RFC 4861 10, 7.2.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HomePrefix:
+    """A prefix of the home link; lifetimes in seconds (RFC 4861 4.6.2)."""
+
+    prefix: bytes
+    length: int
+    valid: int = 2_592_000
+    preferred: int = 604_800
+
+    def covers(self, address: bytes) -> bool:
+        """Whether ``address`` lies in the prefix."""
+        shift = 128 - self.length
+        return int.from_bytes(address, "big") >> shift == int.from_bytes(self.prefix, "big") >> shift
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationPolicy:
+    """What bounds a registration; times in seconds, ``refresh_request`` before expiry (0: never)."""
+
+    address: bytes
+    home_prefixes: tuple[HomePrefix, ...]
+    probes: bool
+    announces: bool
+    max_lifetime: int
+    max_bindings: int
+    refresh_request: int
+
+
+class Action(Enum):
+    """What follows from a Binding Update, or from a deadline."""
+
+    REFUSE = auto()
+    """Answer with the status; nothing changed."""
+    PROBE = auto()
+    """Start duplicate address detection; the answer waits for it."""
+    WAIT = auto()
+    """Duplicate address detection still runs; the answer will carry the newer sequence number."""
+    BIND = auto()
+    """Forward to the new care-of address, defend the home address, answer."""
+    END = auto()
+    """Stop forwarding and defending, answer."""
+    EXPIRE = auto()
+    """Stop forwarding and defending; nobody asked."""
+    ANNOUNCE = auto()
+    """Repeat the claim to the home address."""
+    ASK_REFRESH = auto()
+    """Send a Binding Refresh Request."""
+
+
+class Outcome(NamedTuple):
+    """An action, with the status, sequence number and lifetime (units of 4 s) of the answer.
+
+    ``defend`` says that the home address is not defended yet (on BIND) or is defended (on END).
+    """
+
+    action: Action
+    status: int = Status.ACCEPTED
+    sequence: int = 0
+    lifetime: int = 0
+    defend: bool = False
+
+
+class Registrations:
+    """The rules of home registration over one binding cache."""
+
+    def __init__(self, cache: BindingCache, policy: RegistrationPolicy) -> None:
+        self.cache = cache
+        self.policy = policy
+
+    def update(
+        self,
+        home_address: bytes,
+        source: bytes,
+        message: BindingUpdate,
+        authorized: tuple[MobileNetworkPrefix, ...],
+        now: float,
+    ) -> Outcome:
+        """Process an authenticated Binding Update (10.3.1, 10.3.2) in the order the RFC gives.
+
+        ``source`` is the packet's source address, ``authorized`` the prefixes this mobile node may bring.
+        :class:`Refused` for what gets no answer. On a refusal nothing has changed.
+        """
+        sequence, flags, units, options = message
+        policy = self.policy
+        binding = self.cache.get(home_address)
+        if not flags & UpdateFlag.HOME_REGISTRATION:
+            if binding is None or not binding.is_bound:
+                raise Refused("not_a_home_registration")
+            return _refusal(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED, sequence)
+        prefix = self._prefix_of(home_address)
+        if prefix is None:
+            return _refusal(Status.NOT_HOME_SUBNET, sequence)
+        # 9.5.1: greater than the last accepted one, modulo 2^16.
+        if (
+            binding is not None
+            and binding.sequence >= 0
+            and not 0 < (sequence - binding.sequence) & 0xFFFF < 0x8000
+        ):
+            return _refusal(Status.SEQUENCE_OUT_OF_WINDOW, binding.sequence)
+        care_of_address = (alternate_care_of_address(options) if options else None) or source
+        if not units or care_of_address == home_address:
+            return self._deregister(binding, sequence)
+        if not is_routable_unicast(care_of_address) or care_of_address == policy.address:
+            return _refusal(Status.INVALID_CARE_OF_ADDRESS, sequence)
+        registered = binding is not None and binding.state is not State.UNBOUND
+        if registered and binding is not None and (binding.flags ^ flags) & UpdateFlag.MOBILE_ROUTER:
+            return _refusal(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED, sequence)
+        prefixes: tuple[MobileNetworkPrefix, ...] = ()
+        if flags & UpdateFlag.MOBILE_ROUTER:
+            status, prefixes = _mobile_networks(mobile_network_prefixes(options), authorized)
+            if status:
+                return _refusal(status, sequence)
+        if not registered and self.cache.registered >= policy.max_bindings:
+            return _refusal(Status.INSUFFICIENT_RESOURCES, sequence)
+
+        # Everything is checked: from here on nothing fails.
+        if binding is None:
+            binding = self.cache.entry(home_address)
+        granted = min(units, max(1, policy.max_lifetime // LIFETIME_UNIT))
+        status = Status.ACCEPTED
+        if granted * LIFETIME_UNIT > prefix.valid:
+            granted = max(1, prefix.valid // LIFETIME_UNIT)
+            status = Status.ACCEPTED_PREFIX_DISCOVERY_NECESSARY
+        binding.sequence, binding.source, binding.care_of_address = sequence, source, care_of_address
+        # An existing registration keeps its L: what is defended does not change under way.
+        if registered:
+            flags = flags & ~UpdateFlag.LINK_LOCAL | binding.flags & UpdateFlag.LINK_LOCAL
+        else:
+            self.cache.registered += 1
+        binding.flags, binding.lifetime, binding.status, binding.ended = flags, granted, status, False
+        if prefixes != binding.prefixes:
+            self.cache.set_prefixes(binding, prefixes)
+        if binding.state is State.PROBING:
+            return Outcome(Action.WAIT)
+        if not registered and policy.probes:
+            binding.state = State.PROBING
+            binding.probe_ends = now + PROBE_TIME
+            self.cache.schedule(binding)
+            return Outcome(Action.PROBE)
+        return self._bind(binding, now)
+
+    def conflict(self, home_address: bytes) -> Outcome | None:
+        """Somebody else owns the probed address: the registration fails (10.3.1); ``None`` if not probing."""
+        binding = self.cache.get(home_address)
+        if binding is None or binding.state is not State.PROBING:
+            return None
+        self.cache.end(binding)
+        return _refusal(Status.DUPLICATE_ADDRESS_DETECTION_FAILED, binding.sequence)
+
+    def due(self, now: float) -> Iterator[tuple[Binding, Outcome]]:
+        """What the clock brings: finished probes, expiries, repeated claims, requests to refresh."""
+        for binding in self.cache.due(now):
+            if binding.state is State.PROBING:
+                yield binding, self._bind(binding, now)
+            elif binding.expires <= now:
+                self.cache.end(binding)
+                yield binding, Outcome(Action.EXPIRE, defend=True)
+            else:
+                if binding.announce_at <= now:
+                    binding.announcements -= 1
+                    binding.announce_at = now + PROBE_TIME if binding.announcements else float("inf")
+                    yield binding, Outcome(Action.ANNOUNCE)
+                if binding.refresh_at <= now:
+                    binding.refresh_at = float("inf")
+                    yield binding, Outcome(Action.ASK_REFRESH)
+
+    def _bind(self, binding: Binding, now: float) -> Outcome:
+        policy = self.policy
+        fresh = binding.state is not State.BOUND
+        if fresh:
+            binding.state = State.BOUND
+            binding.probe_ends = float("inf")
+            if policy.announces:
+                binding.announcements = MAX_NEIGHBOR_ADVERTISEMENT - 1
+                binding.announce_at = now + PROBE_TIME
+        binding.expires = now + binding.lifetime * LIFETIME_UNIT
+        if policy.refresh_request:
+            binding.refresh_at = binding.expires - min(policy.refresh_request, binding.lifetime * 2)
+        self.cache.schedule(binding)
+        return Outcome(Action.BIND, binding.status, binding.sequence, binding.lifetime, fresh)
+
+    def _deregister(self, binding: Binding | None, sequence: int) -> Outcome:
+        # 10.3.2. A mobile node whose answer got lost repeats its de-registration: it is told again
+        # that it succeeded, where the RFC's 133 would make it believe that something is wrong.
+        if binding is None or (binding.state is State.UNBOUND and not binding.ended):
+            return _refusal(Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE, sequence)
+        defended = binding.state is not State.UNBOUND
+        binding.sequence = sequence
+        binding.ended = True
+        self.cache.end(binding)
+        return Outcome(Action.END, Status.ACCEPTED, sequence, 0, defended)
+
+    def _prefix_of(self, home_address: bytes) -> HomePrefix | None:
+        for prefix in self.policy.home_prefixes:
+            if prefix.covers(home_address):
+                return prefix
+        return None
+
+
+def _refusal(status: Status, sequence: int) -> Outcome:
+    return Outcome(Action.REFUSE, status, sequence)
+
+
+def _mobile_networks(
+    asked: tuple[MobileNetworkPrefix, ...], authorized: tuple[MobileNetworkPrefix, ...]
+) -> tuple[Status, tuple[MobileNetworkPrefix, ...]]:
+    """RFC 3963 6.2: explicit prefixes must be authorized ones, without any the configured ones count."""
+    if not authorized:
+        return Status.MOBILE_ROUTER_OPERATION_NOT_PERMITTED, ()
+    for prefix in asked:
+        host = int.from_bytes(prefix.prefix, "big") & (1 << 128 - min(prefix.length, 128)) - 1
+        if not 0 < prefix.length <= 128 or host:
+            return Status.INVALID_PREFIX, ()
+        if prefix not in authorized:
+            return Status.NOT_AUTHORIZED_FOR_PREFIX, ()
+    return Status.ACCEPTED, asked or authorized
