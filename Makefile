@@ -1,0 +1,38 @@
+# `make lab` and `make test` are the two to know; both prepare everything they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.prepared
+
+.PHONY: setup system lab test lint fuzz bench clean
+
+setup: $(STAMP)  ## a virtual environment with everything that `make test` needs
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+system: setup  ## the programs that the lab and the tests start
+	tools/system-packages
+
+lab: system  ## a mobile node registers, moves and goes home, on real network namespaces
+	netns-lab/run handover
+
+test: lint system  ## everything that must hold
+	$(BIN)/pytest -q
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fuzz: setup  ## hostile input only
+	$(BIN)/pytest -q -m fuzz
+
+bench: system  ## figures, into bench-out/
+	$(BIN)/python bench/run.py
+
+clean: setup
+	rm -rf build dist lab-out bench-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find mip6ha tests bench netns-lab -name __pycache__ -type d -prune -exec rm -rf {} +
