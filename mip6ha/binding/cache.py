@@ -29,11 +29,11 @@ class Binding:
     """What the home agent knows of one mobile node's registration.
 
     ``sequence`` is that of the last accepted Binding Update, -1 before the first: it outlives the
-    registration as long as the replay state does; ``ended`` says that the last one ended it. ``source`` is the
-    address the last update came from. ``lifetime`` is what was granted, in units of 4 s, ``expires`` its end, ``probe_ends`` the end of
-    duplicate address detection, both on the injected clock, in seconds. ``announcements`` counts unsolicited
-    advertisements still to send, the next at ``announce_at``; ``refresh_at`` is when to ask for a refresh
-    (infinity: not, or asked).
+    registration as long as the replay state does; ``ended`` says that the last one ended it.
+    ``source`` is the address the last update came from. ``lifetime`` is what was granted, in units of
+    4 s. Moments are seconds on the injected clock, infinity for never: ``expires`` is the end of the
+    registration, ``probe_ends`` that of duplicate address detection, ``refresh_at`` when to ask for a
+    refresh, ``announce_at`` when to send the next of ``announcements`` unsolicited advertisements.
     """
 
     __slots__ = (

@@ -27,28 +27,30 @@ __all__ = ["anycast_address", "discovery_reply", "prefix_advertisement"]
 _AUTONOMOUS_ON_LINK = 0xC0
 _ROUTER_ADDRESS = 0x20
 # 10.5.1: the reply must not exceed the minimum MTU.
-_MAX_LISTED = (1280 - 40 - 16) // 16
+_MAX_LISTED = (1280 - 40 - 8) // 16
 
 
 def anycast_address(prefix: HomePrefix) -> bytes:
     """The Mobile IPv6 home agents anycast address of a home prefix (RFC 2526 2, identifier 126)."""
     host_bits = 128 - prefix.length
+    host = (1 << host_bits) - 1 & ~0x7F | 126
     if prefix.length == 64:
-        # An EUI-64 identifier: universal bit clear, all ones, then the anycast identifier.
-        host = 0xFDFF_FFFF_FFFF_FF80 | 126
-    else:
-        host = ((1 << host_bits) - 1 & ~0x7F) | 126
+        # An EUI-64 identifier: the universal bit is clear.
+        host &= ~(1 << 57)
     return (int.from_bytes(prefix.prefix, "big") | host).to_bytes(16, "big")
 
 
 def discovery_reply(
     request: Icmp, address: bytes, destination: bytes, agents: Iterable[tuple[bytes, int]]
 ) -> bytes:
-    """The Home Agent Address Discovery Reply, a whole packet: ``agents`` (address, preference), best first."""
+    """The Home Agent Address Discovery Reply, a whole packet.
+
+    ``agents`` are (address, preference); the best stands first.
+    """
     if request.type != HOME_AGENT_DISCOVERY_REQUEST or len(request.body) < 4:
         raise Malformed("home_agent_discovery_request")
     ranked = [agent for agent, _ in sorted(agents, key=lambda agent: -agent[1])][:_MAX_LISTED]
-    body = request.body[:2] + bytes(10) + b"".join(ranked)
+    body = request.body[:2] + bytes(2) + b"".join(ranked)
     octets = message(HOME_AGENT_DISCOVERY_REPLY, 0, body, address, destination)
     return build(address, destination, ICMPV6, octets)
 
@@ -67,7 +69,9 @@ def prefix_advertisement(
             address, prefix.length, _AUTONOMOUS_ON_LINK | _ROUTER_ADDRESS, prefix.valid, prefix.preferred
         )
         if prefix.covers(address)
-        else PrefixInformation(prefix.prefix, prefix.length, _AUTONOMOUS_ON_LINK, prefix.valid, prefix.preferred)
+        else PrefixInformation(
+            prefix.prefix, prefix.length, _AUTONOMOUS_ON_LINK, prefix.valid, prefix.preferred
+        )
         for prefix in prefixes
     )
     body = mobile_prefix_advertisement(int.from_bytes(solicitation.body[:2], "big"), 0, listed)

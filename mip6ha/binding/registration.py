@@ -25,12 +25,14 @@ from .messages import (
     mobile_network_prefixes,
 )
 
-__all__ = ["Action", "HomePrefix", "Outcome", "RegistrationPolicy", "Registrations"]
+__all__ = ["Action", "Before", "HomePrefix", "Outcome", "RegistrationPolicy", "Registrations"]
 
 PROBE_TIME = 1.0
 """RetransTimer: how long a single probe waits for an answer (RFC 4862 5.1)."""
 MAX_NEIGHBOR_ADVERTISEMENT = 3
-"""How often a claim to the home address is repeated, a RetransTimer apart (RFC 4861 10, 7.2.6)."""
+"""How often a home address is claimed, a RetransTimer apart (RFC 4861 10, 7.2.6)."""
+
+_MAX_NESTING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class HomePrefix:
 
     def covers(self, address: bytes) -> bool:
         """Whether ``address`` lies in the prefix."""
-        shift = 128 - self.length
-        return int.from_bytes(address, "big") >> shift == int.from_bytes(self.prefix, "big") >> shift
+        different = int.from_bytes(address, "big") ^ int.from_bytes(self.prefix, "big")
+        return not different >> 128 - self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +84,22 @@ class Action(Enum):
     """Send a Binding Refresh Request."""
 
 
-class Outcome(NamedTuple):
-    """An action, with the status, sequence number and lifetime (units of 4 s) of the answer.
+class Before(NamedTuple):
+    """What a registration was before an outcome: this much may have to be undone."""
 
-    ``defend`` says that the home address is not defended yet (on BIND) or is defended (on END).
-    """
+    state: State = State.UNBOUND
+    care_of_address: bytes | None = None
+    prefixes: tuple[MobileNetworkPrefix, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """An action, with the status, sequence number and lifetime (units of 4 s) of the answer."""
 
     action: Action
     status: int = Status.ACCEPTED
     sequence: int = 0
     lifetime: int = 0
-    defend: bool = False
+    before: Before = Before()
 
 
 class Registrations:
@@ -135,22 +142,27 @@ class Registrations:
         care_of_address = (alternate_care_of_address(options) if options else None) or source
         if not units or care_of_address == home_address:
             return self._deregister(binding, sequence)
-        if not is_routable_unicast(care_of_address) or care_of_address == policy.address:
+        if (
+            not is_routable_unicast(care_of_address)
+            or care_of_address == policy.address
+            or self._loops(home_address, care_of_address)
+        ):
             return _refusal(Status.INVALID_CARE_OF_ADDRESS, sequence)
-        registered = binding is not None and binding.state is not State.UNBOUND
-        if registered and binding is not None and (binding.flags ^ flags) & UpdateFlag.MOBILE_ROUTER:
+        registered = self._registered(home_address)
+        if registered is not None and (registered.flags ^ flags) & UpdateFlag.MOBILE_ROUTER:
             return _refusal(Status.REGISTRATION_TYPE_CHANGE_DISALLOWED, sequence)
         prefixes: tuple[MobileNetworkPrefix, ...] = ()
         if flags & UpdateFlag.MOBILE_ROUTER:
             status, prefixes = _mobile_networks(mobile_network_prefixes(options), authorized)
             if status:
                 return _refusal(status, sequence)
-        if not registered and self.cache.registered >= policy.max_bindings:
+        if registered is None and self.cache.registered >= policy.max_bindings:
             return _refusal(Status.INSUFFICIENT_RESOURCES, sequence)
 
         # Everything is checked: from here on nothing fails.
         if binding is None:
             binding = self.cache.entry(home_address)
+        before = Before(binding.state, binding.care_of_address, binding.prefixes)
         granted = min(units, max(1, policy.max_lifetime // LIFETIME_UNIT))
         status = Status.ACCEPTED
         if granted * LIFETIME_UNIT > prefix.valid:
@@ -158,7 +170,7 @@ class Registrations:
             status = Status.ACCEPTED_PREFIX_DISCOVERY_NECESSARY
         binding.sequence, binding.source, binding.care_of_address = sequence, source, care_of_address
         # An existing registration keeps its L: what is defended does not change under way.
-        if registered:
+        if registered is not None:
             flags = flags & ~UpdateFlag.LINK_LOCAL | binding.flags & UpdateFlag.LINK_LOCAL
         else:
             self.cache.registered += 1
@@ -167,18 +179,23 @@ class Registrations:
             self.cache.set_prefixes(binding, prefixes)
         if binding.state is State.PROBING:
             return Outcome(Action.WAIT)
-        if not registered and policy.probes:
+        if registered is None and policy.probes:
             binding.state = State.PROBING
             binding.probe_ends = now + PROBE_TIME
             self.cache.schedule(binding)
             return Outcome(Action.PROBE)
-        return self._bind(binding, now)
+        return self._bind(binding, before, now)
 
-    def conflict(self, home_address: bytes) -> Outcome | None:
-        """Somebody else owns the probed address: the registration fails (10.3.1); ``None`` if not probing."""
-        binding = self.cache.get(home_address)
-        if binding is None or binding.state is not State.PROBING:
-            return None
+    def probing(self, address: bytes) -> tuple[Binding, ...]:
+        """Registrations that wait for their home address, or its link-local twin, to prove free."""
+        return tuple(
+            binding
+            for binding in self.cache
+            if binding.state is State.PROBING and address in binding.defended
+        )
+
+    def conflict(self, binding: Binding) -> Outcome:
+        """Somebody else owns the probed address: the registration fails (10.3.1)."""
         self.cache.end(binding)
         return _refusal(Status.DUPLICATE_ADDRESS_DETECTION_FAILED, binding.sequence)
 
@@ -186,10 +203,11 @@ class Registrations:
         """What the clock brings: finished probes, expiries, repeated claims, requests to refresh."""
         for binding in self.cache.due(now):
             if binding.state is State.PROBING:
-                yield binding, self._bind(binding, now)
+                yield binding, self._bind(binding, Before(State.PROBING), now)
             elif binding.expires <= now:
+                before = Before(binding.state, binding.care_of_address, binding.prefixes)
                 self.cache.end(binding)
-                yield binding, Outcome(Action.EXPIRE, defend=True)
+                yield binding, Outcome(Action.EXPIRE, before=before)
             else:
                 if binding.announce_at <= now:
                     binding.announcements -= 1
@@ -199,10 +217,9 @@ class Registrations:
                     binding.refresh_at = float("inf")
                     yield binding, Outcome(Action.ASK_REFRESH)
 
-    def _bind(self, binding: Binding, now: float) -> Outcome:
+    def _bind(self, binding: Binding, before: Before, now: float) -> Outcome:
         policy = self.policy
-        fresh = binding.state is not State.BOUND
-        if fresh:
+        if binding.state is not State.BOUND:
             binding.state = State.BOUND
             binding.probe_ends = float("inf")
             if policy.announces:
@@ -212,18 +229,37 @@ class Registrations:
         if policy.refresh_request:
             binding.refresh_at = binding.expires - min(policy.refresh_request, binding.lifetime * 2)
         self.cache.schedule(binding)
-        return Outcome(Action.BIND, binding.status, binding.sequence, binding.lifetime, fresh)
+        return Outcome(Action.BIND, binding.status, binding.sequence, binding.lifetime, before)
 
     def _deregister(self, binding: Binding | None, sequence: int) -> Outcome:
         # 10.3.2. A mobile node whose answer got lost repeats its de-registration: it is told again
         # that it succeeded, where the RFC's 133 would make it believe that something is wrong.
         if binding is None or (binding.state is State.UNBOUND and not binding.ended):
             return _refusal(Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE, sequence)
-        defended = binding.state is not State.UNBOUND
+        before = Before(binding.state, binding.care_of_address, binding.prefixes)
         binding.sequence = sequence
         binding.ended = True
         self.cache.end(binding)
-        return Outcome(Action.END, Status.ACCEPTED, sequence, 0, defended)
+        return Outcome(Action.END, Status.ACCEPTED, sequence, 0, before)
+
+    def _loops(self, home_address: bytes, care_of_address: bytes) -> bool:
+        """Whether tunnels to ``care_of_address`` lead back: another mobile node's home address, or, behind
+        nested mobile routers, the own one. Such a loop would feed itself, each round one header longer.
+        """
+        for _ in range(_MAX_NESTING):
+            if self._registered(care_of_address) is not None:
+                return True
+            router = self.cache.behind(care_of_address)
+            if router is None:
+                return False
+            if router.home_address == home_address:
+                return True
+            care_of_address = router.care_of_address
+        return True
+
+    def _registered(self, home_address: bytes) -> Binding | None:
+        binding = self.cache.get(home_address)
+        return binding if binding is not None and binding.state is not State.UNBOUND else None
 
     def _prefix_of(self, home_address: bytes) -> HomePrefix | None:
         for prefix in self.policy.home_prefixes:

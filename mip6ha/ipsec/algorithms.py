@@ -1,7 +1,7 @@
-"""ESP transforms: AES-GCM-16, ChaCha20-Poly1305, AES-CBC and NULL with HMAC (RFC 8221, 4106, 7634, 4868, 2404).
+"""ESP transforms: AES-GCM-16, ChaCha20-Poly1305, AES-CBC and NULL with HMAC.
 
-Covered: turning the octets behind SPI and sequence number into plaintext and back, key lengths.
-Not covered: padding, windows, sequence numbers (``esp``). Every primitive is ``cryptography``'s.
+RFC 8221, 4106, 7634, 4868, 2404. Covered: turning the octets behind SPI and sequence number into
+plaintext and back, key lengths. Not covered: padding, windows, sequence numbers (``esp``). Every primitive is ``cryptography``'s.
 """
 
 from __future__ import annotations

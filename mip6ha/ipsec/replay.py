@@ -32,7 +32,8 @@ class ReplayWindow:
         high = top >> 32
         if edge >= 0:
             if low < edge:
-                high += 1
+                # Past the last number of all it starts over at one that is too old.
+                high = high + 1 & 0xFFFFFFFF
         elif low >= edge + 0x100000000 and high:
             high -= 1
         return high << 32 | low

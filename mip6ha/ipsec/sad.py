@@ -70,7 +70,9 @@ class SecurityAssociation:
             allowed = ", ".join(str(length) for length in transform.encryption_lengths)
             raise ValueError(f"{transform.name} takes encryption keys of {allowed} octets, salt included")
         if len(keys.integrity) != transform.integrity_length:
-            raise ValueError(f"{transform.name} takes an integrity key of {transform.integrity_length} octets")
+            raise ValueError(
+                f"{transform.name} takes an integrity key of {transform.integrity_length} octets"
+            )
         if to_home_agent is None:
             to_home_agent = direction is Direction.IN
         self.spi = spi
@@ -90,6 +92,13 @@ class SecurityAssociation:
 
     def __repr__(self) -> str:
         return f"<SecurityAssociation {self.direction} 0x{self.spi:08x} {self.use} {self.transform.name}>"
+
+
+_ORDER = {use: rank for rank, use in enumerate(Use)}
+
+
+def _rank(association: SecurityAssociation) -> int:
+    return _ORDER[association.use]
 
 
 class SecurityAssociationDatabase:
@@ -114,7 +123,8 @@ class SecurityAssociationDatabase:
                 raise ValueError(f"SPI 0x{association.spi:08x} is already in use")
             self._inbound[key] = association
         home_address = association.home_address
-        self._by_home_address[home_address] = (*self._by_home_address.get(home_address, ()), association)
+        associations = (*self._by_home_address.get(home_address, ()), association)
+        self._by_home_address[home_address] = tuple(sorted(associations, key=_rank))
 
     def remove(self, destination: bytes, home_address: bytes) -> None:
         """Forget every SA of a home address."""
@@ -133,7 +143,8 @@ class SecurityAssociationDatabase:
     def select(
         self, home_address: bytes, direction: Direction, mode: Mode, protocol: int, kind: int | None
     ) -> SecurityAssociation | None:
-        """The first SA whose selector takes such a message, in the order of :class:`~.policy.Use`.
+        """The first SA whose selector takes such a message, in the order of :class:`~.policy.Use`
+        and, for one use, of :meth:`add`.
 
         Outbound it protects the message; inbound its existence means that the message must come protected.
         """

@@ -1,0 +1,114 @@
+"""The home agent's SAs: from parameters to the SAD, and how far their counters may run.
+
+Covered: admission and removal with a mobile node, sealing, reservation of outbound sequence numbers.
+Not covered: negotiated SAs. A restart must never repeat an outbound number under a manual key: one
+high-water mark above every number in use stands on stable storage before any of them is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .effects import Effect, ReserveSequences
+from .ipsec import esp
+from .ipsec.policy import Direction, Mode
+from .ipsec.sad import SecurityAssociation, SecurityAssociationDatabase, counter_limit
+from .parameters import AssociationParameters
+from .wire import text
+
+__all__ = ["RESERVATION", "Associations"]
+
+RESERVATION = 1 << 16
+"""Numbers reserved at a time: what one restart skips."""
+
+
+class Associations:
+    """Every SA of one owner of addresses, with a common reservation of outbound sequence numbers.
+
+    ``random`` yields that many random octets. ``floor`` is the highest number that may have been used before.
+    ``is_home_agent`` says which way the SAs' selectors point.
+    """
+
+    def __init__(
+        self, address: bytes, random: Callable[[int], bytes], floor: int = 0, *, is_home_agent: bool = True
+    ) -> None:
+        self.database = SecurityAssociationDatabase()
+        self._address = address
+        self._random = random
+        self._floor = floor
+        self._reserved = floor + RESERVATION
+        self._is_home_agent = is_home_agent
+
+    def admit(self, home_address: bytes, parameters: tuple[AssociationParameters, ...]) -> None:
+        """Install the SAs of a mobile node; ``ValueError`` if an SPI is taken, and then none of them."""
+        associations = [self._association(home_address, each) for each in parameters]
+        taken = [
+            each.spi
+            for each in associations
+            if each.direction is Direction.IN and self.database.inbound(self._address, each.spi)
+        ]
+        if taken:
+            raise ValueError(f"SPI 0x{taken[0]:08x} is already in use")
+        for association in associations:
+            self.database.add(self._address, association)
+
+    def dismiss(self, home_address: bytes) -> None:
+        """Forget the SAs of a mobile node."""
+        self.database.remove(self._address, home_address)
+
+    def demands(self, home_address: bytes, protocol: int, kind: int) -> bool:
+        """Whether policy wants such a message from the mobile node protected in transport mode."""
+        return self.database.select(home_address, Direction.IN, Mode.TRANSPORT, protocol, kind) is not None
+
+    def protect(
+        self, association: SecurityAssociation, next_header: int, payload: bytes, effects: list[Effect]
+    ) -> bytes:
+        """Seal a payload; the reservation that it may need goes into ``effects`` before what is sent.
+
+        :class:`~.wire.Refused` ``sequence_exhausted`` when the key has no numbers left.
+        """
+        if association.sequence >= association.limit:
+            if self._reserved <= association.limit:
+                self._reserved += RESERVATION
+                effects.append(ReserveSequences(self._reserved))
+            association.limit = min(self._reserved, counter_limit(association.transform, esn=association.esn))
+        return esp.protect(association, next_header, payload, self._random)
+
+    def reservation(self) -> ReserveSequences:
+        """What must be on stable storage now."""
+        return ReserveSequences(self._reserved)
+
+    def view(self) -> list[dict[str, object]]:
+        """Every SA without its keys, JSON-ready."""
+        return [
+            {
+                "home_address": text(each.home_address),
+                "spi": f"0x{each.spi:08x}",
+                "direction": each.direction.value,
+                "use": each.use.value,
+                "mode": each.mode.value,
+                "algorithm": each.transform.name,
+                "esn": each.esn,
+                "sequence": each.window.top if each.window is not None else each.sequence,
+                "packets": each.packets,
+            }
+            for each in self.database
+        ]
+
+    def _association(self, home_address: bytes, parameters: AssociationParameters) -> SecurityAssociation:
+        association = SecurityAssociation(
+            spi=parameters.spi,
+            direction=parameters.direction,
+            use=parameters.use,
+            home_address=home_address,
+            transform=parameters.transform,
+            keys=parameters.keys,
+            esn=parameters.esn,
+            window=parameters.window,
+            to_home_agent=(parameters.direction is Direction.IN) is self._is_home_agent,
+        )
+        if association.direction is Direction.OUT:
+            most = association.limit
+            association.sequence = min(self._floor, most)
+            association.limit = min(self._reserved, most)
+        return association

@@ -1,0 +1,148 @@
+"""Payload through the tunnels of a home agent, in userspace (RFC 6275 10.4.2, 10.4.5, RFC 2473).
+
+Covered: intercepted packets towards care-of addresses, reverse tunnelled packets with the source check,
+ESP tunnel mode where policy demands it, path MTU, errors about tunnel packets. Not covered: which
+addresses are intercepted (``node``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from . import icmpv6, ipv6, tunnel
+from .associations import Associations
+from .binding.cache import Binding, BindingCache
+from .effects import Effect, SendPacket
+from .ipsec import esp
+from .ipsec.policy import Direction, Mode
+from .ipsec.sad import SecurityAssociation
+from .ipv6 import ESP, HEADER_LENGTH, ICMPV6, IPV6, MOBILITY, Packet
+from .mobility import message_type
+from .wire import Refused
+
+__all__ = ["Forwarding"]
+
+
+class Forwarding:
+    """The tunnel end point that the home agent is for every binding in ``cache``."""
+
+    def __init__(
+        self,
+        address: bytes,
+        cache: BindingCache,
+        associations: Associations,
+        link_mtu: int,
+        counters: Counter[str],
+    ) -> None:
+        self._address = address
+        self._cache = cache
+        self._associations = associations
+        self._paths = tunnel.PathMtu(link_mtu)
+        self._counters = counters
+        self._identification = 0
+        self._protected: set[bytes] = set()
+
+    def demand_protection(self, home_address: bytes, *, demanded: bool) -> None:
+        """Note whether a home address has tunnel mode SAs, so that the others are not asked each time."""
+        if demanded:
+            self._protected.add(home_address)
+        else:
+            self._protected.discard(home_address)
+
+    def encapsulate(self, binding: Binding, packet: bytes, now: float, effects: list[Effect]) -> None:
+        """Tunnel an intercepted packet to the care-of address."""
+        packet = tunnel.check_inner(packet)
+        if packet[8] == 0xFE and packet[9] & 0xC0 == 0x80:
+            raise Refused("link_local_source")
+        care_of_address = binding.care_of_address
+        association = self._association(binding, Direction.OUT, packet)
+        mtu = self._paths.to(care_of_address, now)
+        room = mtu - HEADER_LENGTH - (esp.overhead(association) if association is not None else 0)
+        if len(packet) > room:
+            answer = tunnel.too_big(packet, room, self._address)
+            if answer is not None:
+                self._counters["packet_too_big_sent"] += 1
+                effects.append(SendPacket(answer))
+                return
+        if association is None:
+            outer = tunnel.encapsulate(packet, self._address, care_of_address)
+        else:
+            sealed = self._associations.protect(association, IPV6, packet, effects)
+            outer = ipv6.build(self._address, care_of_address, ESP, sealed, flow=tunnel.outer_flow(packet))
+        self._counters["tunnelled_out"] += 1
+        if len(outer) <= mtu:
+            effects.append(SendPacket(outer))
+            return
+        self._identification = self._identification + 1 & 0xFFFFFFFF
+        effects += [SendPacket(piece) for piece in ipv6.fragments(outer, mtu, self._identification)]
+
+    def decapsulate(
+        self,
+        inner: bytes,
+        outer: Packet,
+        association: SecurityAssociation | None,
+        effects: list[Effect],
+    ) -> None:
+        """Forward a reverse tunnelled packet, if its source may use this tunnel.
+
+        ``association`` is the tunnel mode SA it came under.
+        """
+        packet = tunnel.check_inner(inner)
+        source = packet[8:24]
+        binding = self._cache.get(source)
+        if binding is None or not binding.is_bound:
+            binding = self._cache.behind(source)
+            if binding is None or not binding.is_bound:
+                raise Refused("reverse_tunnel_without_binding")
+        if binding.care_of_address != outer.source:
+            raise Refused("reverse_tunnel_source")
+        demanded = self._association(binding, Direction.IN, packet)
+        if association is not None:
+            if association.home_address != binding.home_address:
+                raise Refused("selector_mismatch")
+            protocol, kind = _upper_layer(packet)
+            if not association.selector.matches(protocol, kind):
+                raise Refused("selector_mismatch")
+        elif demanded is not None:
+            raise Refused("unprotected_payload")
+        self._counters["tunnelled_in"] += 1
+        effects.append(SendPacket(tunnel.with_outer_congestion(packet, outer.flow)))
+
+    def tunnel_error(self, icmp: icmpv6.Icmp, now: float, effects: list[Effect]) -> None:
+        """An ICMPv6 error about a packet sent from here (RFC 2473 8.2)."""
+        quoted = icmp.body[4:]
+        if len(quoted) < HEADER_LENGTH or quoted[8:24] != self._address:
+            raise Refused("error_about_foreign_packet")
+        care_of_address, protocol = quoted[24:40], quoted[6]
+        inner = quoted[HEADER_LENGTH:] if protocol == IPV6 else b""
+        if protocol == IPV6:
+            binding = self._cache.get(inner[24:40]) or self._cache.behind(inner[24:40].ljust(16, b"\0"))
+            if binding is None or not binding.is_bound or binding.care_of_address != care_of_address:
+                raise Refused("error_about_foreign_packet")
+        elif protocol != ESP:
+            raise Refused("error_about_signalling")
+        if icmp.type == icmpv6.PACKET_TOO_BIG:
+            self._paths.learn(care_of_address, int.from_bytes(icmp.body[:4], "big"), now)
+            self._counters["path_mtu_updates"] += 1
+        answer = tunnel.relay_error(icmp, inner, self._address) if inner else None
+        if answer is not None:
+            self._counters["tunnel_errors_relayed"] += 1
+            effects.append(SendPacket(answer))
+
+    def _association(
+        self, binding: Binding, direction: Direction, packet: bytes
+    ) -> SecurityAssociation | None:
+        if binding.home_address not in self._protected:
+            return None
+        protocol, kind = _upper_layer(packet)
+        database = self._associations.database
+        return database.select(binding.home_address, direction, Mode.TUNNEL, protocol, kind)
+
+
+def _upper_layer(packet: bytes) -> tuple[int, int | None]:
+    parsed = ipv6.parse(packet)
+    if parsed.next_header == MOBILITY:
+        return MOBILITY, message_type(parsed.payload)
+    if parsed.next_header == ICMPV6:
+        return ICMPV6, parsed.payload[0] if parsed.payload else None
+    return parsed.next_header, None

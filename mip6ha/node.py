@@ -1,0 +1,517 @@
+"""The home agent: the whole way of a packet, on one page.
+
+``receive`` -> open ESP -> parse -> register -> forward -> answer. Every input returns effects, which the
+edge carries out in their order. Covered: RFC 6275 8.4 and 10 with IPsec as in RFC 4877, RFC 3963 networks.
+Not covered: route optimisation as a correspondent node, multicast, IPv4 (RFC 5555).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from . import icmpv6, ipv6
+from .associations import Associations
+from .binding import messages
+from .binding.cache import Binding, BindingCache, State
+from .binding.discovery import anycast_address, discovery_reply, prefix_advertisement
+from .binding.messages import (
+    BindingAcknowledgement,
+    BindingError,
+    BindingUpdate,
+    ErrorStatus,
+    MessageType,
+    OptionType,
+    UpdateFlag,
+)
+from .binding.registration import Action, Before, Outcome, RegistrationPolicy, Registrations
+from .effects import (
+    AnnounceAddress,
+    DefendAddress,
+    Effect,
+    EndProbe,
+    Event,
+    ProbeAddress,
+    ReleaseAddress,
+    RemoveTunnel,
+    ReserveSequences,
+    RoutePrefix,
+    SendPacket,
+    SetTunnel,
+    UnroutePrefix,
+)
+from .forwarding import Forwarding
+from .ipsec import esp
+from .ipsec.policy import Direction, Mode
+from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, Packet
+from .mobility import Option, message_type
+from .parameters import HomeAgentParameters, MobileNodeParameters
+from .rate import TokenBucket
+from .wire import Malformed, Refused, text
+
+__all__ = ["HomeAgent"]
+
+# RFC 4443 2.4(f) and RFC 6275 9.3.3: errors are rate limited.
+_ERRORS_PER_SECOND = 100
+_ERRORS_AT_ONCE = 200
+
+_ERROR_TYPES = frozenset(
+    (icmpv6.DESTINATION_UNREACHABLE, icmpv6.PACKET_TOO_BIG, icmpv6.TIME_EXCEEDED, icmpv6.PARAMETER_PROBLEM)
+)
+
+
+class _UnknownBinding(Refused):
+    """A home address option without a binding: it asks for a Binding Error, status 1."""
+
+
+class HomeAgent:
+    """One home agent address with its mobile nodes.
+
+    ``random`` yields that many random octets; ``now`` is always the same monotonic clock, in seconds.
+    ``counters`` counts what happened by name; every drop has its reason there.
+    """
+
+    def __init__(self, parameters: HomeAgentParameters, random: Callable[[int], bytes], now: float) -> None:
+        self.parameters = parameters
+        self.address = parameters.address
+        self.counters: Counter[str] = Counter()
+        self.cache = BindingCache()
+        physical = not parameters.virtual_home_link
+        self.registrations = Registrations(
+            self.cache,
+            RegistrationPolicy(
+                address=parameters.address,
+                home_prefixes=parameters.home_prefixes,
+                probes=physical and parameters.duplicate_address_detection,
+                announces=physical,
+                max_lifetime=parameters.max_lifetime,
+                max_bindings=parameters.max_bindings,
+                refresh_request=parameters.refresh_request,
+            ),
+        )
+        self.associations = Associations(parameters.address, random, parameters.sequence_floor)
+        self.forwarding = Forwarding(
+            parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
+        )
+        self._mobile_nodes: dict[bytes, MobileNodeParameters] = {}
+        for mobile_node in parameters.mobile_nodes:
+            self._admit(mobile_node)
+        self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
+        self._reassembler = ipv6.Reassembler()
+        self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE, now)
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Own the home agent address and the anycast addresses of discovery."""
+        effects: list[Effect] = [self.associations.reservation()]
+        effects += [DefendAddress(self.address), AnnounceAddress(self.address)]
+        effects += [DefendAddress(address) for address in sorted(self._anycast)]
+        return effects
+
+    def receive(self, packet: bytes, now: float) -> list[Effect]:
+        """Process one IPv6 packet that was routed here. Whatever is in it, nothing is half-applied."""
+        effects: list[Effect] = []
+        try:
+            if packet[24:40] == self.address:
+                self._deliver(packet, now, effects)
+            else:
+                self._intercept(packet, now, effects)
+        except Refused as refused:
+            effects[:] = [effect for effect in effects if type(effect) is ReserveSequences]
+            self._drop(refused, packet, now, effects)
+        return effects
+
+    def address_conflict(self, address: bytes, now: float) -> list[Effect]:
+        """Another node answered for an address under duplicate address detection."""
+        effects: list[Effect] = []
+        for binding in self.registrations.probing(address):
+            outcome = self.registrations.conflict(binding)
+            effects += [EndProbe(defended) for defended in binding.defended]
+            self._refuse(binding.home_address, binding.source, outcome, effects)
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_timer` is due; ``None``: never."""
+        return self.cache.next_deadline()
+
+    def on_timer(self, now: float) -> list[Effect]:
+        """Do what the clock asks for."""
+        effects: list[Effect] = []
+        for binding, outcome in self.registrations.due(now):
+            action = outcome.action
+            if action is Action.BIND:
+                effects += [EndProbe(address) for address in binding.defended]
+                self._bind(binding, outcome, effects)
+            elif action is Action.EXPIRE:
+                self.counters["expiries"] += 1
+                self._withdraw(binding, outcome.before, effects)
+                self._report("binding_expired", binding, effects)
+            elif action is Action.ANNOUNCE:
+                effects += [AnnounceAddress(address) for address in binding.defended]
+            else:
+                self._ask_refresh(binding, effects)
+        return effects
+
+    def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
+        """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
+        effects: list[Effect] = []
+        wanted = {mobile_node.home_address: mobile_node for mobile_node in mobile_nodes}
+        for home_address, known in list(self._mobile_nodes.items()):
+            if wanted.get(home_address) != known:
+                self._dismiss(home_address, effects)
+        for home_address, mobile_node in wanted.items():
+            if home_address not in self._mobile_nodes:
+                self._admit(mobile_node)
+        return effects
+
+    def stop(self, now: float) -> list[Effect]:
+        """Let go of every address, tunnel and route."""
+        effects: list[Effect] = []
+        for binding in self.cache:
+            if binding.state is not State.UNBOUND:
+                self._withdraw(binding, Before(binding.state, prefixes=binding.prefixes), effects)
+        effects += [ReleaseAddress(address) for address in sorted(self._anycast)]
+        effects.append(ReleaseAddress(self.address))
+        return effects
+
+    # -- what people read --------------------------------------------------------------------------
+
+    def bindings(self, now: float) -> list[dict[str, object]]:
+        """Every registration, JSON-ready."""
+        return [
+            {
+                "home_address": text(binding.home_address),
+                "care_of_address": text(binding.care_of_address),
+                "state": binding.state.value,
+                "sequence": binding.sequence,
+                "lifetime_s": binding.lifetime * messages.LIFETIME_UNIT,
+                "expires_in_s": round(binding.expires - now, 3) if binding.is_bound else None,
+                "flags": messages.flag_names(binding.flags),
+                "mobile_network_prefixes": [
+                    f"{text(prefix)}/{length}" for prefix, length in binding.prefixes
+                ],
+                "name": self._mobile_nodes[binding.home_address].name,
+            }
+            for binding in self.cache
+            if binding.state is not State.UNBOUND
+        ]
+
+    def security_associations(self) -> list[dict[str, object]]:
+        """Every SA without its keys, JSON-ready."""
+        return self.associations.view()
+
+    def status(self, now: float) -> dict[str, object]:
+        """The home agent in a few figures."""
+        return {
+            "home_agent": text(self.address),
+            "mobile_nodes": len(self._mobile_nodes),
+            "bindings": self.cache.registered,
+            "security_associations": len(self.associations.database),
+        }
+
+    # -- packets to the home agent -----------------------------------------------------------------
+
+    def _deliver(self, packet: bytes, now: float, effects: list[Effect]) -> None:
+        parsed = ipv6.parse(packet)
+        if parsed.next_header == FRAGMENT:
+            whole = self._reassembler.add(packet, parsed, now)
+            if whole is None:
+                return
+            packet, parsed = whole, ipv6.parse(whole)
+            if parsed.next_header == FRAGMENT:
+                raise Malformed("nested_fragment", parsed.offset)
+        if parsed.routing is not None:
+            raise Refused("routing_header_not_for_us")
+        next_header, payload = parsed.next_header, parsed.payload
+        if next_header == ESP:
+            self._open(parsed, payload, now, effects)
+        elif next_header == IPV6:
+            self.forwarding.decapsulate(payload, parsed, None, effects)
+        elif next_header == MOBILITY:
+            self._unprotected_mobility(parsed, payload, now, effects)
+        elif next_header == ICMPV6:
+            self._icmp(parsed, payload, now, effects)
+        else:
+            self._check_home_address_option(parsed, now, effects)
+            if next_header == NO_NEXT_HEADER:
+                raise Refused("no_next_header")
+            # RFC 8200 4: point at the next header field, which is the fixed header's in the simple case.
+            raise Malformed("unknown_next_header", 6, parameter_problem=1)
+
+    def _open(self, parsed: Packet, payload: bytes, now: float, effects: list[Effect]) -> None:
+        """ESP: find the SA, check who speaks before any cryptography, open, check the selector."""
+        association = self.associations.database.inbound(self.address, esp.spi(payload))
+        if association is None:
+            raise Refused("unknown_spi")
+        home_address = association.home_address
+        if association.mode is Mode.TUNNEL:
+            binding = self.cache.get(home_address)
+            if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
+                raise Refused("reverse_tunnel_source")
+            next_header, inner = esp.unprotect(association, payload)
+            if next_header != IPV6:
+                raise Refused("selector_mismatch")
+            self.forwarding.decapsulate(inner, parsed, association, effects)
+            return
+        # The SA is this home address's: a home address option for anybody else is a lie (RFC 6275 5.1).
+        if (parsed.home_address or parsed.source) != home_address:
+            raise Refused("home_address_not_of_sa")
+        next_header, octets = esp.unprotect(association, payload)
+        kind = message_type(octets) if next_header == MOBILITY else octets[0] if octets else None
+        if not association.selector.matches(next_header, kind):
+            raise Refused("selector_mismatch")
+        if next_header == MOBILITY:
+            message = messages.parse(octets, home_address, self.address)
+            if type(message) is not BindingUpdate:
+                raise Refused("unexpected_message")
+            self._binding_update(home_address, parsed, message, now, effects)
+        else:
+            icmp = icmpv6.parse(octets, home_address, self.address)
+            if icmp.type != icmpv6.MOBILE_PREFIX_SOLICITATION:
+                raise Refused("unexpected_message")
+            self._prefix_solicitation(home_address, parsed, icmp, effects)
+
+    def _unprotected_mobility(self, parsed: Packet, octets: bytes, now: float, effects: list[Effect]) -> None:
+        source = parsed.logical_source
+        if message_type(octets) == MessageType.BINDING_UPDATE:
+            # 10.3.1: a home registration without IPsec is dropped in silence.
+            raise Refused("unprotected_binding_update")
+        self._check_home_address_option(parsed, now, effects)
+        try:
+            messages.parse(octets, source, self.address)
+        except messages.UnknownMessage:
+            raise
+        except Malformed as bad:
+            raise Malformed(bad.reason, parsed.offset + bad.offset, bad.parameter_problem) from None
+        raise Refused("unexpected_message")
+
+    # -- registrations -----------------------------------------------------------------------------
+
+    def _binding_update(
+        self, home_address: bytes, parsed: Packet, message: BindingUpdate, now: float, effects: list[Effect]
+    ) -> None:
+        authorized = self._mobile_nodes[home_address].prefixes
+        outcome = self.registrations.update(home_address, parsed.source, message, authorized, now)
+        action = outcome.action
+        if action is Action.BIND:
+            binding = self.cache.entry(home_address)
+            self._bind(binding, outcome, effects)
+        elif action is Action.REFUSE:
+            self._refuse(home_address, parsed.source if parsed.home_address else None, outcome, effects)
+        elif action is Action.PROBE:
+            binding = self.cache.entry(home_address)
+            effects += [ProbeAddress(address) for address in binding.defended]
+            self._report("probing", binding, effects)
+        elif action is Action.END:
+            binding = self.cache.entry(home_address)
+            self._withdraw(binding, outcome.before, effects)
+            self.counters["deregistrations"] += 1
+            self._answer(home_address, parsed.source if parsed.home_address else None, outcome, effects)
+            self._report("deregistered", binding, effects, at_home=parsed.home_address is None)
+
+    def _bind(self, binding: Binding, outcome: Outcome, effects: list[Effect]) -> None:
+        """Forwarding first, then the claim on the home link, then the answer. A refresh only answers."""
+        home_address, care_of_address = binding.home_address, binding.care_of_address
+        bound_before, old_care_of_address, old_prefixes = outcome.before
+        moved = bound_before is State.BOUND
+        if moved and care_of_address == old_care_of_address and binding.prefixes == old_prefixes:
+            self.counters["refreshes"] += 1
+            self._answer(home_address, care_of_address, outcome, effects)
+            return
+        if not moved:
+            old_prefixes = ()
+        effects += [UnroutePrefix(*old) for old in old_prefixes if old not in binding.prefixes]
+        effects += [RoutePrefix(*new) for new in binding.prefixes if new not in old_prefixes]
+        effects.append(SetTunnel(home_address, care_of_address))
+        if not moved:
+            for address in binding.defended:
+                effects += [DefendAddress(address), AnnounceAddress(address)]
+        self.counters["moves" if moved else "registrations"] += 1
+        self._answer(home_address, care_of_address, outcome, effects)
+        self._report("moved" if moved else "registered", binding, effects)
+
+    def _refuse(
+        self, home_address: bytes, via: bytes | None, outcome: Outcome, effects: list[Effect]
+    ) -> None:
+        status = int(outcome.status)
+        self.counters[f"refused_{status}"] += 1
+        self._answer(home_address, via, outcome, effects)
+        effects.append(Event("registration_refused", {"home_address": text(home_address), "status": status}))
+
+    def _answer(
+        self, home_address: bytes, via: bytes | None, outcome: Outcome, effects: list[Effect]
+    ) -> None:
+        """The Binding Acknowledgement: to ``via`` with a type 2 routing header, or to the home address."""
+        options: tuple[Option, ...] = ()
+        advice = self.parameters.refresh_advice // messages.LIFETIME_UNIT
+        if advice and outcome.lifetime > advice:
+            options = (Option(OptionType.BINDING_REFRESH_ADVICE, advice.to_bytes(2, "big")),)
+        _, status, sequence, lifetime, _ = outcome
+        flags = 0
+        binding = self.cache.get(home_address)
+        if binding is not None and binding.flags & UpdateFlag.MOBILE_ROUTER and status < messages.ACCEPTED:
+            flags = messages.acknowledgement_flags(mobile_router=True)
+        message = BindingAcknowledgement(status, flags, sequence, lifetime, options)
+        self._send(home_address, via, message, effects)
+
+    def _send(
+        self, home_address: bytes, via: bytes | None, message: messages.Body, effects: list[Effect]
+    ) -> None:
+        octets = messages.build(message, self.address, home_address)
+        self._protect_and_send(home_address, via, MOBILITY, octets, octets[2], effects)
+
+    def _protect_and_send(  # noqa: PLR0917
+        self,
+        home_address: bytes,
+        via: bytes | None,
+        protocol: int,
+        octets: bytes,
+        kind: int,
+        effects: list[Effect],
+    ) -> None:
+        """Send a message to a mobile node under the SA that its policy demands (RFC 4877 4)."""
+        database = self.associations.database
+        association = database.select(home_address, Direction.OUT, Mode.TRANSPORT, protocol, kind)
+        if association is not None:
+            octets = self.associations.protect(association, protocol, octets, effects)
+            protocol = ESP
+        destination, routing = (home_address, None) if via is None else (via, home_address)
+        effects.append(SendPacket(ipv6.build(self.address, destination, protocol, octets, routing=routing)))
+
+    def _ask_refresh(self, binding: Binding, effects: list[Effect]) -> None:
+        self.counters["refresh_requests"] += 1
+        request = messages.BindingRefreshRequest()
+        self._send(binding.home_address, binding.care_of_address, request, effects)
+
+    def _withdraw(self, binding: Binding, before: Before, effects: list[Effect]) -> None:
+        """Undo what :meth:`_bind`, or the probe before it, asked for."""
+        if before.state is State.PROBING:
+            effects += [EndProbe(address) for address in binding.defended]
+        elif before.state is State.BOUND:
+            effects.append(RemoveTunnel(binding.home_address))
+            effects += [UnroutePrefix(*prefix) for prefix in before.prefixes]
+            effects += [ReleaseAddress(address) for address in binding.defended]
+
+    # -- prefix and agent discovery ----------------------------------------------------------------
+
+    def _icmp(self, parsed: Packet, octets: bytes, now: float, effects: list[Effect]) -> None:
+        icmp = icmpv6.parse(octets, parsed.logical_source, parsed.destination)
+        if icmp.type in _ERROR_TYPES:
+            self.forwarding.tunnel_error(icmp, now, effects)
+            return
+        if icmp.type == icmpv6.MOBILE_PREFIX_SOLICITATION:
+            home_address = parsed.home_address
+            if home_address is None or self.associations.demands(home_address, ICMPV6, icmp.type):
+                raise Refused("unprotected_prefix_solicitation")
+            self._prefix_solicitation(home_address, parsed, icmp, effects)
+            return
+        self._check_home_address_option(parsed, now, effects)
+        if icmp.type == icmpv6.ECHO_REQUEST:
+            self.counters["echo_requests"] += 1
+            effects.append(SendPacket(icmpv6.echo_reply(icmp, self.address, parsed.source)))
+        else:
+            raise Refused("unexpected_message")
+
+    def _prefix_solicitation(
+        self, home_address: bytes, parsed: Packet, icmp: icmpv6.Icmp, effects: list[Effect]
+    ) -> None:
+        binding = self.cache.get(home_address)
+        if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
+            raise Refused("prefix_solicitation_without_binding")
+        prefixes = self.parameters.home_prefixes
+        octets = prefix_advertisement(icmp, self.address, home_address, prefixes)
+        self.counters["prefix_advertisements"] += 1
+        self._protect_and_send(home_address, parsed.source, ICMPV6, octets, octets[0], effects)
+
+    def _discover(self, packet: bytes, effects: list[Effect]) -> None:
+        parsed = ipv6.parse(packet)
+        if parsed.next_header != ICMPV6 or parsed.home_address is not None:
+            raise Refused("unexpected_message")
+        icmp = icmpv6.parse(parsed.payload, parsed.source, parsed.destination)
+        others = [(other.address, other.preference) for other in self.parameters.home_agents]
+        agents = [(self.address, self.parameters.preference), *others]
+        effects.append(SendPacket(discovery_reply(icmp, self.address, parsed.source, agents)))
+        self.counters["home_agent_discoveries"] += 1
+
+    # -- packets to mobile nodes, and from them ----------------------------------------------------
+
+    def _intercept(self, packet: bytes, now: float, effects: list[Effect]) -> None:
+        destination = packet[24:40]
+        if destination in self._anycast:
+            self._discover(packet, effects)
+            return
+        binding = self.cache.get(destination)
+        if binding is None or not binding.is_bound:
+            binding = self.cache.behind(destination)
+            if binding is None or not binding.is_bound:
+                raise Refused("no_binding")
+        self.forwarding.encapsulate(binding, packet, now, effects)
+
+    # -- drops and errors --------------------------------------------------------------------------
+
+    def _check_home_address_option(self, parsed: Packet, now: float, effects: list[Effect]) -> None:
+        """A home address option outside registrations must match a binding (RFC 6275 9.3.1)."""
+        home_address = parsed.home_address
+        if home_address is None:
+            return
+        binding = self.cache.get(home_address)
+        if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
+            raise _UnknownBinding("home_address_option_without_binding")
+
+    def _binding_error(self, status: ErrorStatus, parsed: Packet, now: float, effects: list[Effect]) -> None:
+        """RFC 6275 9.3.3: to the packet's source, without protection, rate limited."""
+        if not ipv6.is_routable_unicast(parsed.source) or not self._errors.take(now):
+            self.counters["errors_suppressed"] += 1
+            return
+        message = BindingError(status, parsed.home_address or bytes(16))
+        octets = messages.build(message, self.address, parsed.source)
+        effects.append(SendPacket(ipv6.build(self.address, parsed.source, MOBILITY, octets)))
+        self.counters["binding_errors"] += 1
+
+    def _drop(self, refused: Refused, packet: bytes, now: float, effects: list[Effect]) -> None:
+        """The one exit for what is not served: counted by reason, answered where an RFC says so."""
+        self.counters[refused.reason] += 1
+        if packet[24:40] != self.address:
+            return
+        if isinstance(refused, messages.UnknownMessage | _UnknownBinding):
+            unknown = isinstance(refused, messages.UnknownMessage)
+            status = ErrorStatus.UNKNOWN_MESSAGE if unknown else ErrorStatus.UNKNOWN_BINDING
+            self._binding_error(status, ipv6.parse(packet), now, effects)
+        elif isinstance(refused, Malformed) and refused.parameter_problem is not None:
+            code, offset = refused.parameter_problem, refused.offset
+            problem = icmpv6.error(icmpv6.PARAMETER_PROBLEM, code, offset, self.address, packet)
+            if problem is None:
+                return
+            if self._errors.take(now):
+                effects.append(SendPacket(problem))
+            else:
+                self.counters["errors_suppressed"] += 1
+
+    # -- mobile nodes ------------------------------------------------------------------------------
+
+    def _admit(self, mobile_node: MobileNodeParameters) -> None:
+        home_address = mobile_node.home_address
+        self.associations.admit(home_address, mobile_node.associations)
+        self._mobile_nodes[home_address] = mobile_node
+        tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
+        self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
+
+    def _dismiss(self, home_address: bytes, effects: list[Effect]) -> None:
+        """End the service of a mobile node: without its SAs its sequence number means nothing either."""
+        binding = self.cache.get(home_address)
+        if binding is not None:
+            before = Before(binding.state, binding.care_of_address, binding.prefixes)
+            self._withdraw(binding, before, effects)
+            self.cache.forget(binding)
+        self.associations.dismiss(home_address)
+        self.forwarding.demand_protection(home_address, demanded=False)
+        del self._mobile_nodes[home_address]
+
+    def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:
+        fields: dict[str, object] = {
+            "home_address": text(binding.home_address),
+            "care_of_address": text(binding.care_of_address),
+            "sequence": binding.sequence,
+        }
+        effects.append(Event(name, fields | more))
