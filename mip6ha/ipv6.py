@@ -16,6 +16,7 @@ from .wire import UNSPECIFIED, Malformed, Refused
 __all__ = [
     "DESTINATION_OPTIONS",
     "ESP",
+    "EXTENSIONS",
     "FRAGMENT",
     "HEADER_LENGTH",
     "HOME_ADDRESS_OPTION",
@@ -54,8 +55,11 @@ HOME_ADDRESS_OPTION = 201
 # attack on the parser, not a packet.
 _MAX_EXTENSION_HEADERS = 8
 
+# 65,535 octets in fragments for the smallest MTU make 54; each new one is compared with all before it.
+_MAX_FRAGMENTS = 128
+
 _FIXED = Struct(">IHBB16s16s")
-_EXTENSIONS = frozenset((HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, FRAGMENT))
+EXTENSIONS = frozenset((HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, FRAGMENT))
 
 
 class Packet(NamedTuple):
@@ -107,21 +111,26 @@ def parse(packet: bytes) -> Packet:
         raise Malformed("multicast_source", 8)
     offset = HEADER_LENGTH
     home_address = routing = None
-    if next_header in _EXTENSIONS:
+    if next_header in EXTENSIONS:
+        named_at, fragmented = 6, False
         for count in range(_MAX_EXTENSION_HEADERS + 1):
-            if next_header not in _EXTENSIONS:
+            if next_header not in EXTENSIONS:
                 break
             if count == _MAX_EXTENSION_HEADERS:
                 raise Malformed("too_many_extension_headers", offset)
             if offset + 8 > end:
                 raise Malformed("truncated_extension_header", offset)
             if next_header == FRAGMENT:
+                if fragmented:
+                    raise Malformed("second_fragment_header", offset)
                 if packet[offset + 2 : offset + 4] not in (b"\0\0", b"\0\2", b"\0\4", b"\0\6"):
                     break
-                next_header, offset = packet[offset], offset + 8
+                fragmented = True
+                next_header, named_at, offset = packet[offset], offset, offset + 8
                 continue
             if next_header == HOP_BY_HOP and offset != HEADER_LENGTH:
-                raise Malformed("misplaced_hop_by_hop", offset, parameter_problem=1)
+                # RFC 8200 4: the pointer is that of the Next Header value, not of what it names.
+                raise Malformed("misplaced_hop_by_hop", named_at, parameter_problem=1)
             after = offset + 8 + packet[offset + 1] * 8
             if after > end:
                 raise Malformed("truncated_extension_header", offset)
@@ -136,7 +145,7 @@ def parse(packet: bytes) -> Packet:
                     if home_address is not None:
                         raise Malformed("second_home_address_option", offset)
                     home_address = found
-            next_header, offset = packet[offset], after
+            next_header, named_at, offset = packet[offset], offset, after
     return Packet(
         source,
         destination,
@@ -291,7 +300,7 @@ class Reassembler:
         """Take one fragment; the whole packet when this one completes it.
 
         ``parsed`` is :func:`parse`'s view of ``packet``. Raises :class:`Malformed`, or
-        :class:`Refused` for an overlap.
+        :class:`Refused` for an overlap or a packet in too many pieces.
         """
         payload = parsed.payload
         key = (parsed.source, parsed.destination, payload[4:8])
@@ -300,8 +309,11 @@ class Reassembler:
         piece = payload[8:]
         if more and len(piece) & 7:
             raise Malformed("fragment_length", 4, parameter_problem=0)
-        if not piece or offset + len(piece) + HEADER_LENGTH > 0xFFFF:
+        end = offset + len(piece)
+        if not piece or parsed.offset - HEADER_LENGTH + end > 0xFFFF:
             raise Malformed("fragment_length", parsed.offset + 2, parameter_problem=0)
+        if payload[0] == FRAGMENT:
+            raise Malformed("second_fragment_header", parsed.offset)
         self._expire(now)
         assembly = self._incomplete.get(key)
         if assembly is None:
@@ -310,12 +322,17 @@ class Reassembler:
             assembly = self._incomplete[key] = _Assembly(now + self._timeout)
         if assembly.pieces.get(offset) == piece:
             return None
-        end = offset + len(piece)
         overlap = any(start < end and offset < start + len(other) for start, other in assembly.pieces.items())
-        past_end = assembly.total is not None and (end > assembly.total or not more)
+        if more:
+            past_end = assembly.total is not None and end > assembly.total
+        else:
+            past_end = assembly.total is not None or any(start >= end for start in assembly.pieces)
         if overlap or past_end:
             del self._incomplete[key]
             raise Refused("overlapping_fragments")
+        if len(assembly.pieces) == _MAX_FRAGMENTS:
+            del self._incomplete[key]
+            raise Refused("too_many_fragments")
         assembly.pieces[offset] = piece
         assembly.size += len(piece)
         if not offset:
@@ -326,6 +343,9 @@ class Reassembler:
         if assembly.total is None or assembly.size != assembly.total or not assembly.head:
             return None
         del self._incomplete[key]
+        # The first fragment may have more headers before its fragment header than the others had.
+        if len(assembly.head) - HEADER_LENGTH + assembly.total > 0xFFFF:
+            raise Malformed("fragment_length", parsed.offset + 2, parameter_problem=0)
         return _join(assembly)
 
     def _expire(self, now: float) -> None:
