@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from .ipv6 import ICMPV6, MINIMUM_MTU, build, is_routable_unicast
+from .ipv6 import EXTENSIONS, FRAGMENT, HEADER_LENGTH, ICMPV6, MINIMUM_MTU, build, is_routable_unicast
 from .wire import UNSPECIFIED, Malformed, Reader, checksum, verifies
 
 __all__ = [
@@ -154,10 +154,25 @@ def error(kind: int, code: int, value: int, source: bytes, offending: bytes) -> 
         return None
     if offending[24] == 0xFF and kind != PACKET_TOO_BIG and not (kind == PARAMETER_PROBLEM and code == 2):
         return None
-    if offending[6] == ICMPV6 and (len(offending) < 41 or offending[40] < 128 or offending[40] == REDIRECT):
+    if _is_icmpv6_error(offending):
         return None
     body = value.to_bytes(4, "big") + offending[: MINIMUM_MTU - 48]
     return build(source, destination, ICMPV6, message(kind, code, body, source, destination))
+
+
+def _is_icmpv6_error(packet: bytes) -> bool:
+    """Whether an ICMPv6 error or redirect, behind whatever extension headers, is all that this can be."""
+    kind, offset = packet[6], HEADER_LENGTH
+    while kind in EXTENSIONS and offset + 8 <= len(packet):
+        if kind == FRAGMENT:
+            if packet[offset + 2 : offset + 4] > b"\0\7":
+                return False
+            kind, offset = packet[offset], offset + 8
+        else:
+            kind, offset = packet[offset], offset + 8 + packet[offset + 1] * 8
+    if kind != ICMPV6:
+        return False
+    return len(packet) <= offset or packet[offset] < 128 or packet[offset] == REDIRECT
 
 
 def echo_reply(request: Icmp, source: bytes, destination: bytes) -> bytes:
@@ -254,7 +269,9 @@ def prefix_option(prefix: PrefixInformation) -> bytes:
     )
 
 
-def mobile_prefix_advertisement(identifier: int, flags: int, prefixes: tuple[PrefixInformation, ...]) -> bytes:
+def mobile_prefix_advertisement(
+    identifier: int, flags: int, prefixes: tuple[PrefixInformation, ...]
+) -> bytes:
     """The body of a Mobile Prefix Advertisement (RFC 6275 6.8), for :func:`message`.
 
     ``flags``: M 0x80, O 0x40.
