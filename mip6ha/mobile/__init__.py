@@ -1,0 +1,1 @@
+"""The mobile node's side of the same protocols: movement, home registration, reverse tunnel, load."""

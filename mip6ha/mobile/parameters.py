@@ -1,0 +1,40 @@
+"""What a mobile node is told: validated, frozen, plain data.
+
+Covered: the parameters of the mobile node's core with the defaults of RFC 6275 12. Not covered: where they
+come from (``mobile_config``), keys at rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..binding.messages import MobileNetworkPrefix
+from ..parameters import AssociationParameters
+
+__all__ = ["REFUSED_DELAY", "EmulatorParameters"]
+
+REFUSED_DELAY = 420.0
+"""Seconds of silence after a refusal; what the reference mobile node does."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorParameters:
+    """One mobile node.
+
+    ``interface_identifier`` is the lower half of every care-of address (8 octets). ``lifetime`` is what a
+    Binding Update asks for, in seconds. ``sequence_floor`` is the highest outbound ESP sequence number that
+    may have been used before this start; ``link_mtu`` the MTU of the foreign links.
+    """
+
+    home_address: bytes
+    home_prefix_length: int
+    home_agent: bytes
+    interface_identifier: bytes
+    associations: tuple[AssociationParameters, ...] = ()
+    prefixes: tuple[MobileNetworkPrefix, ...] = ()
+    lifetime: int = 60
+    link_local: bool = False
+    care_of_dad: bool = False
+    refused_delay: float = REFUSED_DELAY
+    link_mtu: int = 1500
+    sequence_floor: int = 0
