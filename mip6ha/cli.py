@@ -1,0 +1,167 @@
+"""The command ``mip6ha``: run a home agent, check its configuration, look into a running one.
+
+Covered: options, tables for people, JSON for programs, exit status (2: configuration or usage, 1: could not
+do it). Not covered: what any of it means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .config import DEFAULT_SOCKET, ConfigError, Configuration, load
+from .edge import control, logging
+from .edge.errors import Unusable
+from .wire import text
+
+__all__ = ["main"]
+
+DEFAULT_CONFIGURATION = Path("/etc/mip6ha/ha.toml")
+_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
+
+_configuration = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIGURATION,
+    show_default=True,
+    help="TOML file of the home agent.",
+)
+
+
+def _fail(lines: tuple[str, ...], status: int) -> NoReturn:
+    for line in lines:
+        click.echo(f"mip6ha: {line}", err=True)
+    sys.exit(status)
+
+
+def _load(path: Path) -> Configuration:
+    try:
+        return load(path)
+    except ConfigError as error:
+        _fail(error.lines, 2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mip6ha")
+def main() -> None:
+    """A Mobile IPv6 home agent."""
+
+
+@main.command()
+@_configuration
+@click.option("--log-format", type=click.Choice(logging.FORMATS), default="text", show_default=True)
+@click.option("--log-level", type=click.Choice(logging.LEVELS), default="info", show_default=True)
+def run(path: Path, log_format: str, log_level: str) -> None:
+    """Serve in the foreground: SIGTERM stops cleanly, SIGHUP takes over changed mobile nodes."""
+    configuration = _load(path)
+    for warning in configuration.warnings:
+        click.echo(f"mip6ha: warning: {warning}", err=True)
+    logging.start(log_format, log_level)
+    # A reactor is of no use to the other commands.
+    from .edge import service  # noqa: PLC0415
+
+    try:
+        sys.exit(service.run(path, configuration))
+    except Unusable as error:
+        _fail((str(error),), 1)
+
+
+@main.command()
+@_configuration
+def check(path: Path) -> None:
+    """Tell what the configuration would serve, or everything that is wrong with it (exit status 2)."""
+    configuration = _load(path)
+    parameters, edge = configuration.parameters, configuration.edge
+    nodes = parameters.mobile_nodes
+    prefixes = ", ".join(f"{text(prefix.prefix)}/{prefix.length}" for prefix in parameters.home_prefixes)
+    associations = sum(len(node.associations) for node in nodes)
+    click.echo(f"{path}: is usable")
+    click.echo(f"home agent {text(parameters.address)} for {prefixes}")
+    click.echo(f"home link {edge.home_link or 'virtual'}, TUN device {edge.tun_name}")
+    click.echo(f"{len(nodes)} mobile nodes, {associations} security associations")
+    for warning in configuration.warnings:
+        click.echo(f"warning: {warning}")
+    for lack in _lacks(configuration):
+        click.echo(f"cannot run here: {lack}")
+
+
+def _lacks(configuration: Configuration) -> list[str]:
+    """What this kernel and this user lack for the TUN dataplane."""
+    lacks = []
+    device = Path("/dev/net/tun")
+    if not os.access(device, os.R_OK | os.W_OK):
+        lacks.append(f"{device} {'cannot be opened' if device.exists() else 'does not exist'}")
+    effective = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    lacks += [
+        f"{name} is missing"
+        for name, bit in (("CAP_NET_ADMIN", _CAP_NET_ADMIN), ("CAP_NET_RAW", _CAP_NET_RAW))
+        if not effective >> bit & 1
+    ]
+    link = configuration.edge.home_link
+    if link is not None and not Path("/sys/class/net", link).exists():
+        lacks.append(f"home link {link} does not exist")
+    return lacks
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["bindings", "sas", "counters", "status"]))
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Find the socket in this file.")
+@click.option(
+    "--socket",
+    "control_socket",
+    type=click.Path(path_type=Path),
+    help=f"Control socket.  [default: {DEFAULT_SOCKET}]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what the home agent answers.")
+def show(what: str, path: Path | None, control_socket: Path | None, as_json: bool) -> None:
+    """Look into a running home agent."""
+    if control_socket is None:
+        control_socket = DEFAULT_SOCKET if path is None else _load(path).edge.control_socket
+    try:
+        answer = control.ask(control_socket, what)
+    except Unusable as error:
+        _fail((str(error),), 1)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        # A pipe has no width; do not cut what goes there.
+        console = Console() if sys.stdout.isatty() else Console(width=400)
+        console.print(_table(what, answer))
+
+
+def _table(title: str, answer: Any) -> Table:
+    if isinstance(answer, dict):
+        table = Table("name", "value", title=title)
+        for name, value in answer.items():
+            table.add_row(str(name), _cell(value))
+        return table
+    columns = list(dict.fromkeys(name for row in answer for name in row))
+    table = Table(*columns, title=f"{title} ({len(answer)})")
+    for row in answer:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -1,0 +1,1 @@
+"""Where packets, timers and effects meet the operating system: Twisted, TUN, netlink, sockets, files."""

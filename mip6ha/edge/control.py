@@ -1,0 +1,133 @@
+"""Questions to a running home agent over a UNIX socket: one JSON object a line, one line an answer.
+
+Covered: ``{"command": "bindings"}`` -> ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "..."}``,
+the socket file's mode and replacing a stale one, asking (:func:`ask`). Not covered: changing anything.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.policies import TimeoutMixin
+
+from .errors import Unusable
+
+__all__ = ["UnixControl", "ask"]
+
+_LONGEST_REQUEST = 4096
+_IDLE_SECONDS = 30
+_CONNECTIONS = 32
+
+Commands = Mapping[str, Callable[[], object]]
+
+
+class _Conversation(LineOnlyReceiver, TimeoutMixin):
+    # Zope's interface says too little about it.
+    transport: Any
+    delimiter = b"\n"
+    MAX_LENGTH = _LONGEST_REQUEST
+
+    def __init__(self, control: UnixControl) -> None:
+        self._control = control
+
+    def connectionMade(self) -> None:  # noqa: N802
+        self._control.connections += 1
+        if self._control.connections > _CONNECTIONS:
+            self._answer({"ok": False, "error": "too many connections"})
+            self.transport.loseConnection()
+        self.setTimeout(_IDLE_SECONDS)
+
+    def connectionLost(self, reason: Any = None) -> None:  # noqa: N802
+        self._control.connections -= 1
+        self.setTimeout(None)
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802
+        self.resetTimeout()
+        self._answer(self._control.answer(line))
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+        self._answer({"ok": False, "error": f"a request has at most {_LONGEST_REQUEST} octets"})
+        self.transport.loseConnection()
+
+    def _answer(self, answer: object) -> None:
+        self.sendLine(json.dumps(answer).encode())
+
+
+class UnixControl(Factory):
+    """Answers ``commands`` on the socket ``path``, mode 0600. ``reactor`` provides IReactorUNIX."""
+
+    noisy = False
+
+    def __init__(self, path: Path, commands: Commands, reactor: Any) -> None:
+        self.connections = 0
+        self._commands = commands
+        _remove_stale(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._port = reactor.listenUNIX(str(path), self, mode=0o600)
+        except Exception as error:
+            raise Unusable(f"control socket {path}: {error}") from None
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # noqa: N802
+        """Twisted's way of taking a connection."""
+        return _Conversation(self)
+
+    def answer(self, line: bytes) -> dict[str, object]:
+        """The answer to one request."""
+        try:
+            request = json.loads(line)
+            command = self._commands.get(request["command"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return {"ok": False, "error": 'a request is {"command": NAME}'}
+        if command is None:
+            return {"ok": False, "error": f"unknown command; allowed: {', '.join(self._commands)}"}
+        return {"ok": True, "result": command()}
+
+    def close(self) -> Deferred[None] | None:
+        """Answer no more; the socket file goes."""
+        stopped: Deferred[None] | None = self._port.stopListening()
+        return stopped
+
+
+def _remove_stale(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise Unusable(f"control socket {path}: there is another kind of file")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise Unusable(f"control socket {path}: another home agent answers there")
+
+
+def ask(path: Path, command: str, timeout: float = 30.0) -> Any:
+    """The result of ``command`` from the home agent behind ``path``; ``timeout`` in seconds.
+
+    Raises :class:`Unusable` when there is none or it refuses.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                line = stream.readline()
+            answer = json.loads(line)
+        except OSError as error:
+            raise Unusable(f"{path}: no home agent answers there ({error.strerror or error})") from None
+        except ValueError:
+            raise Unusable(f"{path}: the answer is not JSON") from None
+    if not answer.get("ok"):
+        raise Unusable(f"{path}: {answer.get('error', 'refused')}")
+    return answer["result"]
