@@ -387,10 +387,10 @@ class MobileNode:
 
     # Time.
 
-    def start(self, now: float) -> list[MobileEffect]:
-        """What is known before the first carrier event: nothing to undo, nothing to send."""
-        del now
-        return [Event("started", {"home_address": text(self._home_address)})]
+    def start(self) -> list[MobileEffect]:
+        """Before the first carrier event: sequence numbers are reserved now, for a hand-over has no time."""
+        effects: list[MobileEffect] = [self._protection.reservation()] if len(self._protection) else []
+        return [*effects, Event("started", {"home_address": text(self._home_address)})]
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` has something to do."""

@@ -55,6 +55,9 @@ class Protection:
                 self._outbound.append(association)
             self._sad.add(home_address, association)
 
+    def __len__(self) -> int:
+        return len(self._sad)
+
     def uses(self, use: Use) -> bool:
         """Whether there is an outbound SA for ``use``."""
         return any(association.use is use for association in self._outbound)
@@ -81,13 +84,14 @@ class Protection:
         """(next header, payload, what must be done before it is sent); unchanged without an SA."""
         if association is None:
             return next_header, payload, []
-        before = self._reserve() if association.sequence >= association.limit else []
+        before = [self.reservation()] if association.sequence >= association.limit else []
         return ESP, esp.protect(association, next_header, payload, self._random), before
 
-    def _reserve(self) -> list[ReserveSequences]:
-        highest = max(association.sequence for association in self._outbound)
+    def reservation(self) -> ReserveSequences:
+        """Make the next :data:`RESERVATION` sequence numbers available to every outbound SA."""
+        highest = max((association.sequence for association in self._outbound), default=0)
         self._reserved = max(self._reserved, highest) + RESERVATION
         for association in self._outbound:
             most = counter_limit(association.transform, esn=association.esn)
             association.limit = min(self._reserved, most)
-        return [ReserveSequences(self._reserved)]
+        return ReserveSequences(self._reserved)

@@ -1,0 +1,306 @@
+"""One mobile node on the real world: reads packets and events, carries out the core's effects in order.
+
+Covered: start, stop, one timer, event lines. Not covered: what any of it means (``mobile``), kernel state
+(``mobile_network``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TextIO
+
+from twisted.application.service import Service
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.main import installReactor
+from twisted.logger import Logger
+
+from ..mobile.effects import (
+    AnnounceAddress,
+    AtHome,
+    DropCareOfAddress,
+    EndProbe,
+    Event,
+    LeaveHome,
+    MobileEffect,
+    ProbeAddress,
+    ReserveSequences,
+    SendPacket,
+    SolicitRouter,
+    UseCareOfAddress,
+)
+from ..mobile.mobile_node import MobileNode
+from ..mobile.movement import interface_identifier
+from ..mobile_config import MobileConfiguration
+from .errors import Unusable
+from .mobile_link import CarrierEvents, HomeSockets, RouterDiscovery, SocketReader, link
+from .mobile_network import MobileNetwork
+from .ndp import HomeLink, NeighborListener
+from .service import MonotonicReactor
+from .storage import StateDirectory
+from .sysctl import Switches
+from .tun import Tun, TunReader
+
+__all__ = ["EventLog", "MobileNodeService", "run"]
+
+_DEREGISTRATION_PATIENCE = 2.0
+# Packets from the link must get through, whatever its MTU is.
+_LEAST_TUN_MTU = 1500
+
+
+class EventLog:
+    """Events as JSON lines: ``time`` is wall time, ``monotonic`` the clock that timers use, in seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, event: Event, now: float) -> None:
+        """One line, at once."""
+        line = {
+            "time": round(time.time(), 6),
+            "monotonic": round(now, 6),
+            "event": event.name,
+            **event.fields,
+        }
+        print(json.dumps(line), file=self._stream, flush=True)
+
+
+class MobileNodeService(Service):
+    """Runs from :meth:`startService`, which leaves nothing behind if it raises, until :meth:`stopService`."""
+
+    log = Logger()
+
+    def __init__(self, configuration: MobileConfiguration, stream: TextIO, reactor: MonotonicReactor) -> None:
+        self.failed = False
+        self._configuration = configuration
+        self._reactor = reactor
+        self._events = EventLog(stream)
+        self._counters: Counter[str] = Counter()
+        self._undo = ExitStack()
+        self._home_undo = ExitStack()
+        self._timer: DelayedCall | None = None
+        self._armed_for = 0.0
+        self._stopped: Deferred[None] | None = None
+
+    # Start and stop.
+
+    def startService(self) -> None:  # noqa: N802
+        """Take over the interface, or raise what tells why not."""
+        try:
+            self._start()
+        except BaseException:
+            self._undo.close()
+            raise
+        super().startService()
+
+    def _start(self) -> None:
+        edge, undo, counters = self._configuration.edge, self._undo, self._counters
+        self._state = StateDirectory(edge.state_dir)
+        undo.callback(self._state.close)
+        try:
+            device = link(edge.interface)
+        except OSError:
+            raise Unusable(f"interface {edge.interface}: there is no such interface") from None
+        mtu = device.get_attr("IFLA_MTU")
+        mac = bytes.fromhex(device.get_attr("IFLA_ADDRESS").replace(":", ""))
+        parameters = replace(
+            self._configuration.parameters,
+            interface_identifier=edge.interface_identifier or interface_identifier(mac),
+            link_mtu=mtu,
+            sequence_floor=self._state.sequence_floor(),
+        )
+        self._home_address = parameters.home_address
+        self._node = MobileNode(parameters, os.urandom)
+        self._tun = Tun(edge.tun_name, max(mtu, _LEAST_TUN_MTU), counters)
+        undo.callback(self._tun.close)
+        switches = Switches(edge.state_dir / "switches.json")
+        undo.callback(switches.restore)
+        tun = edge.tun_name, self._tun.interface
+        self._network = MobileNetwork(edge.interface, tun, parameters.home_address, edge.home_prefix)
+        undo.callback(self._network.close)
+        self._network.open(switches, counters)
+        self._neighbours = HomeLink(edge.interface, counters)
+        undo.callback(self._neighbours.close)
+        self._routers = RouterDiscovery(edge.interface, self._advertised, counters)
+        undo.callback(self._routers.socket.close)
+        self._carrier = CarrierEvents(edge.interface, self._carrier_changed)
+        undo.callback(self._carrier.socket.close)
+        if leftovers := {name: count for name, count in counters.items() if count}:
+            self._events.write(Event("leftovers_removed", dict(leftovers)), time.monotonic())
+        self._carry_out(self._node.start(), time.monotonic())
+        undo.callback(self._home_undo.close)
+        for reader in (
+            TunReader(self._tun, self._received, self._arm, self._reactor),
+            NeighborListener(self._neighbours, self._conflicted, self._reactor),
+            SocketReader(self._routers.socket, self._routers.ready, self._reactor),
+            SocketReader(self._carrier.socket, self._carrier.ready, self._reactor),
+        ):
+            self._read(reader, undo)
+        self._carrier.look()
+        self._arm()
+
+    def _read(self, reader: FileDescriptor, undo: ExitStack) -> None:
+        self._reactor.addReader(reader)
+        undo.callback(self._reactor.removeReader, reader)
+
+    def stopService(self) -> Deferred[None] | None:  # noqa: N802
+        """Release everything, after a de-registration if that is configured."""
+        if not self.running:
+            return None
+        super().stopService()
+        now = time.monotonic()
+        effects = self._node.deregister(now) if self._configuration.edge.deregister_at_stop else []
+        if not effects:
+            self._release()
+            return None
+        self._stopped = Deferred()
+        self._reactor.callLater(_DEREGISTRATION_PATIENCE, self._release)
+        self._carry_out(effects, now)
+        self._arm()
+        return self._stopped
+
+    def _release(self) -> None:
+        stopped, self._stopped = self._stopped, None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._node.counters.update(self._counters)
+        self._counters.clear()
+        self._carry_out(self._node.stop(), time.monotonic())
+        self._undo.close()
+        if stopped is not None:
+            stopped.callback(None)
+
+    # Inputs.
+
+    def _received(self, packet: bytes) -> None:
+        now = time.monotonic()
+        try:
+            self._carry_out(self._node.receive(packet, now), now)
+        except Exception:
+            # Otherwise the reactor would stop reading the device for good.
+            self._counters["internal_error"] += 1
+            self.log.failure("a packet was dropped by a fault of this program")
+
+    def _received_at_home(self, packet: bytes) -> None:
+        self._received(packet)
+        self._arm()
+
+    def _advertised(self, source: bytes, hop_limit: int, message: bytes) -> None:
+        now = time.monotonic()
+        self._carry_out(self._node.advertisement(source, hop_limit, message, now), now)
+        self._arm()
+
+    def _carrier_changed(self, up: bool) -> None:
+        now = time.monotonic()
+        self._carry_out(self._node.carrier(up, now), now)
+        self._arm()
+
+    def _conflicted(self, address: bytes) -> None:
+        now = time.monotonic()
+        self._carry_out(self._node.address_conflict(address, now), now)
+        self._arm()
+
+    def _due(self) -> None:
+        now = time.monotonic()
+        self._carry_out(self._node.on_timer(now), now)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._stopped is not None and not self._node.registration.may_be_bound:
+            # Not now: the packet that brought us here is still being read.
+            self._reactor.callLater(0, self._release)
+            return
+        deadline, timer = self._node.next_deadline(), self._timer
+        active = timer is not None and timer.active()
+        if active and deadline == self._armed_for:
+            return
+        if timer is not None and active:
+            timer.cancel()
+        self._timer = None
+        if deadline is not None:
+            self._armed_for = deadline
+            self._timer = self._reactor.callLater(max(0.0, deadline - time.monotonic()), self._due)
+
+    # Effects.
+
+    def _carry_out(self, effects: Sequence[MobileEffect], now: float) -> None:
+        for effect in effects:
+            if type(effect) is SendPacket:
+                self._tun.write(effect.packet)
+            elif isinstance(effect, Event):
+                self._events.write(effect, now)
+            else:
+                self._act(effect)
+
+    def _act(self, effect: MobileEffect) -> None:
+        match effect:
+            case UseCareOfAddress(address, router):
+                self._network.use_care_of_address(address, router)
+            case DropCareOfAddress(address):
+                self._network.drop_care_of_address(address)
+            case AtHome(router):
+                self._network.at_home(router)
+                self._listen_at_home()
+            case LeaveHome():
+                self._network.leave_home()
+                self._home_undo.close()
+            case SolicitRouter():
+                self._routers.solicit()
+            case AnnounceAddress(address):
+                self._neighbours.announce(address, self._home_address)
+            case ProbeAddress(address):
+                self._neighbours.probe(address)
+            case EndProbe(address):
+                self._neighbours.end_probe(address)
+            case ReserveSequences(limit):
+                self._state.reserve_sequences(limit)
+
+    def _listen_at_home(self) -> None:
+        self._home_undo.close()
+        sockets = HomeSockets(self._home_address, self._received_at_home, self._counters)
+        self._home_undo.callback(sockets.close)
+        for protocol, source in sockets.sockets.items():
+            reader = SocketReader(source, partial(sockets.ready, protocol), self._reactor)
+            self._read(reader, self._home_undo)
+
+
+def run(configuration: MobileConfiguration) -> int:
+    """Be a mobile node until SIGTERM or SIGINT; the exit status. Raises :class:`Unusable`."""
+    os.umask(0o077)
+    reactor = MonotonicReactor()
+    installReactor(reactor)
+    events = configuration.edge.events
+    failures: list[Unusable] = []
+    with ExitStack() as stack:
+        try:
+            stream = sys.stdout if events is None else stack.enter_context(events.open("a"))
+        except OSError as error:
+            raise Unusable(f"events {events}: {error.strerror}") from None
+        service = MobileNodeService(configuration, stream, reactor)
+
+        def start() -> None:
+            try:
+                service.startService()
+            except Unusable as error:
+                failures.append(error)
+                reactor.stop()
+            except Exception:
+                service.log.failure("cannot start")
+                service.failed = True
+                reactor.stop()
+
+        reactor.callWhenRunning(start)
+        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+        reactor.run()
+    for failure in failures:
+        raise failure
+    return 1 if service.failed else 0

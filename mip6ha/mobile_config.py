@@ -1,0 +1,229 @@
+"""The mobile node's TOML files, turned into validated, frozen parameters.
+
+Covered: ``mip6mn run`` and ``mip6mn load``. Not covered: whether interfaces exist or the kernel can do it
+(``edge``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from .ipsec.algorithms import Transform
+from .mobile.parameters import REFUSED_DELAY, EmulatorParameters
+from .parameters import AssociationParameters
+from .tables import (
+    ENCRYPTION_ALLOWED,
+    INTEGRITY_ALLOWED,
+    SPI_ALLOWED,
+    Address,
+    Encryption,
+    HexKey,
+    Integrity,
+    InterfaceName,
+    KeyFile,
+    Prefix,
+    Problems,
+    SecurityAssociationTable,
+    Spi,
+    Table,
+    integer,
+    load_toml,
+    protection_of,
+    validate,
+)
+
+__all__ = ["LoadConfiguration", "MobileConfiguration", "MobileEdgeConfiguration", "load", "load_load"]
+
+DEFAULT_STATE = Path("/var/lib/mip6mn")
+STANDARD_OUTPUT = "-"
+
+_ADDRESS = "a routable unicast IPv6 address"
+_INTERFACE = "the name of an interface, 15 octets at most"
+_BOOLEAN = "true, false"
+_LIFETIME = "4 to 262140 seconds"
+_MINIMUM_SECRET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class MobileEdgeConfiguration:
+    """What the edge needs to know. ``interface_identifier`` ``None`` is that of the interface's MAC.
+
+    ``events`` ``None`` is standard output.
+    """
+
+    interface: str
+    tun_name: str
+    home_prefix: str
+    state_dir: Path
+    events: Path | None
+    interface_identifier: bytes | None
+    deregister_at_stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MobileConfiguration:
+    """A mobile node's parameters and its edge's."""
+
+    parameters: EmulatorParameters
+    edge: MobileEdgeConfiguration
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfiguration:
+    """Many emulated mobile nodes: the pool as the home agent has it, and where they are."""
+
+    home_agent: bytes
+    first_home_address: bytes
+    count: int
+    first_spi: int
+    protection: Transform
+    secret: bytes
+    esn: bool
+    care_of_prefix: bytes
+    care_of_prefix_text: str
+    tun_name: str
+    lifetime: int
+    state_dir: Path
+
+
+class _MobileNodeTable(Table):
+    home_address: Address = Field(description=_ADDRESS)
+    home_prefix_length: Annotated[int, integer(1, 128)] = Field(64, description="1 to 128")
+    home_agent: Address = Field(description=_ADDRESS)
+    interface: InterfaceName = Field(description=_INTERFACE)
+    tun_name: InterfaceName = Field("mip6mn", description=_INTERFACE)
+    lifetime: Annotated[int, integer(4, 262_140)] = Field(60, description=_LIFETIME)
+    link_local: bool = Field(False, description=_BOOLEAN)
+    care_of_dad: bool = Field(False, description=_BOOLEAN)
+    interface_identifier: HexKey | None = Field(None, description="16 hexadecimal digits")
+    refused_delay: Annotated[int, integer(1, 86_400)] = Field(
+        int(REFUSED_DELAY), description="1 to 86400 seconds"
+    )
+    deregister_at_stop: bool = Field(False, description=_BOOLEAN)
+    mobile_network_prefixes: list[Prefix] = Field([], description="a list of IPv6 prefixes")
+    state_dir: str = Field(str(DEFAULT_STATE), description="a path")
+    events: str = Field(STANDARD_OUTPUT, description="a path, or - for standard output")
+    keys_file: str | None = Field(None, description="a path")
+    sa: list[SecurityAssociationTable] = Field([], description="[[mobile_node.sa]] tables")
+
+
+class _File(Table):
+    mobile_node: _MobileNodeTable = Field(description="a table [mobile_node]")
+
+
+def load(path: Path) -> MobileConfiguration:
+    """The configuration in a file; :class:`~.tables.ConfigError` tells everything that is wrong with it."""
+    node = validate(_File, load_toml(path), path).mobile_node
+    problems = Problems(path)
+    key_file = KeyFile(path.parent / node.keys_file if node.keys_file is not None else None)
+    associations = _associations(node, key_file, problems)
+    if node.interface_identifier is not None and len(node.interface_identifier) != 8:
+        problems.add(["mobile_node", "interface_identifier"], "has a wrong length", "16 hexadecimal digits")
+    if node.home_address == node.home_agent:
+        problems.add(["mobile_node", "home_address"], "is the home agent's", "another address")
+    if node.interface == node.tun_name:
+        problems.add(["mobile_node", "tun_name"], "is the interface's", "another name")
+    problems.refuse()
+    parameters = EmulatorParameters(
+        home_address=node.home_address,
+        home_prefix_length=node.home_prefix_length,
+        home_agent=node.home_agent,
+        interface_identifier=node.interface_identifier or bytes(8),
+        associations=associations,
+        prefixes=tuple(node.mobile_network_prefixes),
+        lifetime=node.lifetime,
+        link_local=node.link_local,
+        care_of_dad=node.care_of_dad,
+        refused_delay=float(node.refused_delay),
+    )
+    home = IPv6Network((node.home_address, node.home_prefix_length), strict=False)
+    edge = MobileEdgeConfiguration(
+        interface=node.interface,
+        tun_name=node.tun_name,
+        home_prefix=str(home),
+        state_dir=path.parent / node.state_dir,
+        events=None if node.events == STANDARD_OUTPUT else path.parent / node.events,
+        interface_identifier=node.interface_identifier,
+        deregister_at_stop=node.deregister_at_stop,
+    )
+    return MobileConfiguration(parameters, edge)
+
+
+def _associations(
+    node: _MobileNodeTable, key_file: KeyFile, problems: Problems
+) -> tuple[AssociationParameters, ...]:
+    found = []
+    taken: Counter[tuple[str, int]] = Counter()
+    for index, table in enumerate(node.sa):
+        location: list[str | int] = ["mobile_node", "sa", index]
+        taken[table.direction, table.spi] += 1
+        if taken[table.direction, table.spi] > 1:
+            problems.add([*location, "spi"], "is used twice", "one SA for each SPI and direction")
+        association = table.parameters(key_file, location, problems)
+        if association is not None:
+            found.append(association)
+    return tuple(found)
+
+
+class _LoadTable(Table):
+    home_agent: Address = Field(description=_ADDRESS)
+    first_home_address: Address = Field(description=_ADDRESS)
+    count: Annotated[int, integer(1, 1_000_000)] = Field(description="1 to 1000000")
+    first_spi: Spi = Field(description=SPI_ALLOWED)
+    encryption: Encryption = Field(description=ENCRYPTION_ALLOWED)
+    integrity: Integrity | None = Field(None, description=INTEGRITY_ALLOWED)
+    secret: HexKey | None = Field(None, description="hexadecimal digits, or keys")
+    keys: str | None = Field(None, description="a name in keys_file")
+    esn: bool = Field(False, description=_BOOLEAN)
+    care_of_prefix: Prefix = Field(description="an IPv6 prefix of 64 bits")
+    tun_name: InterfaceName = Field("mip6load", description=_INTERFACE)
+    lifetime: Annotated[int, integer(4, 262_140)] = Field(600, description=_LIFETIME)
+    state_dir: str = Field(str(DEFAULT_STATE), description="a path")
+    keys_file: str | None = Field(None, description="a path")
+
+
+class _LoadFile(Table):
+    load: _LoadTable = Field(description="a table [load]")
+
+
+def load_load(path: Path) -> LoadConfiguration:
+    """The configuration of a load run; :class:`~.tables.ConfigError` tells all that is wrong with it."""
+    table = validate(_LoadFile, load_toml(path), path).load
+    problems = Problems(path)
+    key_file = KeyFile(path.parent / table.keys_file if table.keys_file is not None else None)
+    protection = protection_of(table.encryption, table.integrity, ["load"], problems)
+    secret = table.secret
+    if table.keys is not None:
+        entry = key_file.named(table.keys, ["load"], problems)
+        secret = entry.secret if entry is not None else None
+    if not secret or len(secret) < _MINIMUM_SECRET:
+        name = "secret" if table.keys is None else "keys"
+        problems.add(["load", name], "is no secret", f"at least {_MINIMUM_SECRET} octets")
+    if table.care_of_prefix.length != 64:
+        problems.add(["load", "care_of_prefix"], "has a wrong length", "an IPv6 prefix of 64 bits")
+    if table.first_spi + 2 * table.count - 1 > 0xFFFFFFFF:
+        room = 0x100000000 - 2 * table.count
+        problems.add(["load", "first_spi"], "leaves too few SPIs for count", f"256 to {room}")
+    problems.refuse()
+    if protection is None or secret is None:
+        raise AssertionError("problems were told")
+    return LoadConfiguration(
+        home_agent=table.home_agent,
+        first_home_address=table.first_home_address,
+        count=table.count,
+        first_spi=table.first_spi,
+        protection=protection,
+        secret=secret,
+        esn=table.esn,
+        care_of_prefix=table.care_of_prefix.prefix,
+        care_of_prefix_text=str(IPv6Network((table.care_of_prefix.prefix, 64))),
+        tun_name=table.tun_name,
+        lifetime=table.lifetime,
+        state_dir=path.parent / table.state_dir,
+    )
