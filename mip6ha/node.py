@@ -291,7 +291,8 @@ class HomeAgent:
     def _binding_update(
         self, home_address: bytes, parsed: Packet, message: BindingUpdate, now: float, effects: list[Effect]
     ) -> None:
-        authorized = self._mobile_nodes[home_address].prefixes
+        router = message.flags & UpdateFlag.MOBILE_ROUTER
+        authorized = self._mobile_nodes[home_address].prefixes if router else ()
         outcome = self.registrations.update(home_address, parsed.source, message, authorized, now)
         action = outcome.action
         if action is Action.BIND:

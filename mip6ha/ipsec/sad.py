@@ -105,7 +105,7 @@ class SecurityAssociationDatabase:
     """Inbound SAs by (destination, SPI), and every SA by its home address."""
 
     def __init__(self) -> None:
-        self._inbound: dict[tuple[bytes, int], SecurityAssociation] = {}
+        self._inbound: dict[bytes, dict[int, SecurityAssociation]] = {}
         self._by_home_address: dict[bytes, tuple[SecurityAssociation, ...]] = {}
 
     def __len__(self) -> int:
@@ -118,10 +118,10 @@ class SecurityAssociationDatabase:
     def add(self, destination: bytes, association: SecurityAssociation) -> None:
         """Take in an SA that protects packets to ``destination``; ``ValueError`` if its SPI is taken."""
         if association.direction is Direction.IN:
-            key = (destination, association.spi)
-            if key in self._inbound:
+            inbound = self._inbound.setdefault(destination, {})
+            if association.spi in inbound:
                 raise ValueError(f"SPI 0x{association.spi:08x} is already in use")
-            self._inbound[key] = association
+            inbound[association.spi] = association
         home_address = association.home_address
         associations = (*self._by_home_address.get(home_address, ()), association)
         self._by_home_address[home_address] = tuple(sorted(associations, key=_rank))
@@ -130,11 +130,12 @@ class SecurityAssociationDatabase:
         """Forget every SA of a home address."""
         for association in self._by_home_address.pop(home_address, ()):
             if association.direction is Direction.IN:
-                del self._inbound[destination, association.spi]
+                del self._inbound[destination][association.spi]
 
     def inbound(self, destination: bytes, spi: int) -> SecurityAssociation | None:
         """The SA that opens packets to ``destination`` with ``spi``."""
-        return self._inbound.get((destination, spi))
+        inbound = self._inbound.get(destination)
+        return inbound.get(spi) if inbound else None
 
     def of(self, home_address: bytes) -> tuple[SecurityAssociation, ...]:
         """Every SA of a home address."""
