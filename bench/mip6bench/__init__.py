@@ -1,0 +1,1 @@
+"""Figures of the home agent: cost of a Binding Update, memory of a binding, payload, the whole daemon."""

@@ -1,0 +1,117 @@
+"""Figures for people and for programs: progress, the table with targets, the JSON document."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import mip6ha
+
+__all__ = ["document", "progress", "show"]
+
+Figures = Mapping[str, Any]
+
+_MEANING = {
+    "bu_refresh_us": "refresh, Binding Update to sealed acknowledgement, µs",
+    "aesgcm_open_100_us": "one AESGCM.decrypt of 100 octets, µs",
+    "bu_refresh_ratio": "the refresh in decryptions",
+    "bu_refresh_us_by_bindings": "refresh spread over all bindings, µs",
+    "first_registration_us": "first registration, µs",
+    "bytes_per_binding": "memory per binding, octets",
+    "bytes_per_binding_aged": "the same, replay windows filled, octets",
+    "expiry_us": "expiry, per binding, all at once, µs",
+    "idle_timer_us": "timer with nothing due, µs",
+    "tunnel_out_us": "packet into the tunnel, µs",
+    "tunnel_in_us": "packet out of the reverse tunnel, µs",
+    "tun_bu_per_s": "Binding Updates answered a second, whole daemon",
+    "tun_round_trip_ms": "round trip of a single Binding Update, whole daemon, ms",
+}
+
+
+class Target(NamedTuple):
+    """A figure that must not exceed ``limit``."""
+
+    name: str
+    limit: float
+    of: Callable[[Figures], float]
+
+
+TARGETS = (
+    Target("bu_refresh_ratio", 80, lambda figures: figures["bu_refresh_ratio"]),
+    Target("bytes_per_binding 100000", 4096, lambda figures: figures["bytes_per_binding"]["100000"]),
+    Target(
+        "bu_refresh_us_by_bindings 100000 / 1000",
+        1.3,
+        lambda figures: (
+            figures["bu_refresh_us_by_bindings"]["100000"] / figures["bu_refresh_us_by_bindings"]["1000"]
+        ),
+    ),
+)
+
+
+def _reached(figures: Figures) -> Iterator[tuple[Target, float]]:
+    for target in TARGETS:
+        try:
+            yield target, target.of(figures)
+        except KeyError:
+            continue
+
+
+def document(figures: Figures) -> dict[str, object]:
+    """What goes into bench.json: every figure, the targets, and what it was measured with."""
+    targets = {
+        target.name: {"value": value, "limit": target.limit, "met": value <= target.limit}
+        for target, value in _reached(figures)
+    }
+    software = {
+        "mip6ha": mip6ha.__version__,
+        "python": platform.python_version(),
+        "cryptography": version("cryptography"),
+    }
+    return {**figures, "targets": targets, "software": software}
+
+
+def progress() -> Progress:
+    """A progress bar on standard error."""
+    return Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def show(figures: Figures) -> None:
+    """Print every figure, then the targets."""
+    console = Console()
+    table = Table("figure", "meaning", "for")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            rows = list(value.items())
+            table.add_row(name, _MEANING.get(name, ""), rows[0][0], _shown(rows[0][1]))
+            for key, each in rows[1:]:
+                table.add_row("", "", key, _shown(each))
+        else:
+            table.add_row(name, _MEANING.get(name, ""), "", _shown(value))
+    console.print(table)
+    targets = Table("target")
+    for column in ("value", "limit"):
+        targets.add_column(column, justify="right")
+    targets.add_column("")
+    for target, value in _reached(figures):
+        met = "[green]met[/]" if value <= target.limit else "[red]missed[/]"
+        targets.add_row(target.name, _shown(value), _shown(target.limit), met)
+    if targets.row_count:
+        console.print(targets)

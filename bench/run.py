@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Measure the home agent: a table on the terminal, and bench-out/bench.json.
+
+Without arguments everything is measured; ``--only`` picks parts. docs/numbers.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from mip6bench import core, population, report
+
+PARTS = {
+    "core": (core.refresh_figures, core.REFRESH_STEPS),
+    "payload": (core.payload_figures, core.PAYLOAD_STEPS),
+    "population": (population.population_figures, population.STEPS),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part (may be repeated)")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory for bench.json")
+    parser.add_argument("--population", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.population:
+        population.serve(arguments.population)
+        return 0
+    figures: dict[str, object] = {}
+    chosen = arguments.only or list(PARTS)
+    with report.progress() as bar:
+        for name in chosen:
+            measure, steps = PARTS[name]
+            task = bar.add_task(name, total=steps)
+            figures |= measure(partial(bar.advance, task))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "bench.json"
+    path.write_text(json.dumps(report.document(figures), indent=2) + "\n")
+    report.show(figures)
+    print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
