@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
-from mip6bench import core, population, report
+from mip6bench import core, dataplane, generator, population, report
 
 PARTS = {
     "core": (core.refresh_figures, core.REFRESH_STEPS),
     "payload": (core.payload_figures, core.PAYLOAD_STEPS),
     "population": (population.population_figures, population.STEPS),
+    "dataplane": (dataplane.dataplane_figures, dataplane.STEPS),
 }
 
 
@@ -26,12 +28,23 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part (may be repeated)")
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory for bench.json")
     parser.add_argument("--population", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--generator", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.population:
         population.serve(arguments.population)
         return 0
+    if arguments.generator:
+        interface, station, secret = arguments.generator
+        generator.generate(interface, station, bytes.fromhex(secret))
+        return 0
+    # Whatever ends this, namespaces and processes end with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     figures: dict[str, object] = {}
     chosen = arguments.only or list(PARTS)
+    lack = dataplane.lacks()
+    if lack and "dataplane" in chosen:
+        chosen.remove("dataplane")
+        print(f"dataplane: not measured, {lack}", file=sys.stderr)
     with report.progress() as bar:
         for name in chosen:
             measure, steps = PARTS[name]

@@ -30,7 +30,9 @@ _MEANING = {
     "tunnel_out_us": "packet into the tunnel, µs",
     "tunnel_in_us": "packet out of the reverse tunnel, µs",
     "tun_bu_per_s": "Binding Updates answered a second, whole daemon",
+    "tun_registrations_per_s": "first registrations answered a second, whole daemon",
     "tun_round_trip_ms": "round trip of a single Binding Update, whole daemon, ms",
+    "tun_burst_of_1000_answered": "answered of 1,000 Binding Updates sent at once",
 }
 
 

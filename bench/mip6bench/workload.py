@@ -22,16 +22,25 @@ from mip6ha.node import HomeAgent
 from mip6ha.parameters import AssociationParameters, HomeAgentParameters, HomePrefix, MobileNodeParameters
 from mip6ha.wire import address
 
-__all__ = ["HOME_AGENT", "LIFETIME", "Sender", "home_agent", "mobile_nodes", "randomness"]
+__all__ = [
+    "FIRST_HOME_ADDRESS",
+    "FIRST_SPI",
+    "HOME_AGENT",
+    "LIFETIME",
+    "Sender",
+    "home_agent",
+    "mobile_nodes",
+    "randomness",
+]
 
 HOME_AGENT = address("2001:db8:a::1")
 LIFETIME = 3600
 """Seconds that every Binding Update asks for."""
 
 _HOME_PREFIX = HomePrefix(address("2001:db8:a::"), 64)
-_FIRST_HOME_ADDRESS = int.from_bytes(address("2001:db8:a::1:0"), "big")
+FIRST_HOME_ADDRESS = int.from_bytes(address("2001:db8:a::1:0"), "big")
 _FIRST_CARE_OF_ADDRESS = int.from_bytes(address("2001:db8:b::1:0"), "big")
-_FIRST_SPI = 0x10000
+FIRST_SPI = 0x10000
 _FLAGS = UpdateFlag.ACKNOWLEDGE | UpdateFlag.HOME_REGISTRATION
 _TRANSFORM = transform("aes-gcm-16")
 _KEY_LENGTH = 20
@@ -51,13 +60,13 @@ def mobile_nodes(
 ) -> Iterator[MobileNodeParameters]:
     """``count`` mobile nodes, each with a pair of SAs under keys of its own for each of ``uses``."""
     for index in range(count):
-        spi = _FIRST_SPI + index * 2 * len(uses)
+        spi = FIRST_SPI + index * 2 * len(uses)
         associations = []
         for use in uses:
             for direction in (Direction.IN, Direction.OUT):
                 associations.append(AssociationParameters(spi, direction, use, _TRANSFORM, _keys(random)))
                 spi += 1
-        home_address = (_FIRST_HOME_ADDRESS + index).to_bytes(16, "big")
+        home_address = (FIRST_HOME_ADDRESS + index).to_bytes(16, "big")
         yield MobileNodeParameters(home_address, f"mn{index}", tuple(associations))
 
 
@@ -84,7 +93,7 @@ class Sender:
 
     def __init__(self, node: MobileNodeParameters, random: Random, used: int = 0) -> None:
         self.home_address = node.home_address
-        index = int.from_bytes(node.home_address, "big") - _FIRST_HOME_ADDRESS
+        index = int.from_bytes(node.home_address, "big") - FIRST_HOME_ADDRESS
         self.care_of_address = (_FIRST_CARE_OF_ADDRESS + index).to_bytes(16, "big")
         self.sequence = used
         self._random = random
