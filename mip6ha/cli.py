@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -111,7 +112,7 @@ def _lacks(configuration: Configuration) -> list[str]:
         if not effective >> bit & 1
     ]
     link = configuration.edge.home_link
-    if link is not None and not Path("/sys/class/net", link).exists():
+    if link is not None and link not in (name for _, name in socket.if_nameindex()):
         lacks.append(f"home link {link} does not exist")
     return lacks
 

@@ -35,6 +35,7 @@ from .tables import (
     Integrity,
     InterfaceName,
     KeyFile,
+    KeyName,
     Prefix,
     Problems,
     SecurityAssociationTable,
@@ -137,7 +138,7 @@ class _HomeAgentTable(Table):
 class _AuthenticationTable(Table):
     spi: Spi = Field(description=SPI_ALLOWED)
     key: HexKey | None = Field(None, description="hexadecimal digits, or keys")
-    keys: str | None = Field(None, description="a name in keys_file")
+    keys: KeyName | None = Field(None, description="a name in keys_file")
 
     def parameters(
         self, key_file: KeyFile, location: list[str | int], problems: Problems
@@ -172,7 +173,7 @@ class _PoolTable(Table):
     encryption: Encryption = Field(description=ENCRYPTION_ALLOWED)
     integrity: Integrity | None = Field(None, description=INTEGRITY_ALLOWED)
     secret: HexKey | None = Field(None, description="hexadecimal digits, or keys")
-    keys: str | None = Field(None, description="a name in keys_file")
+    keys: KeyName | None = Field(None, description="a name in keys_file")
     esn: bool = Field(False, description=_BOOLEAN)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "HexKey",
     "InterfaceName",
     "KeyFile",
+    "KeyName",
     "Prefix",
     "Problems",
     "SecurityAssociationTable",
@@ -167,6 +168,7 @@ def _interface(value: object) -> object:
 Address = Annotated[bytes, BeforeValidator(_unicast)]
 Prefix = Annotated[MobileNetworkPrefix, BeforeValidator(_prefix)]
 InterfaceName = Annotated[str, BeforeValidator(_interface)]
+KeyName = str
 HexKey = Annotated[bytes, BeforeValidator(_hexadecimal)]
 Encryption = Literal["aes-gcm-16", "chacha20-poly1305", "aes-cbc", "null"]
 Integrity = Literal["hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256", "hmac-sha1-96"]
@@ -304,7 +306,7 @@ class SecurityAssociationTable(Table):
     integrity: Integrity | None = Field(None, description=INTEGRITY_ALLOWED)
     encryption_key: HexKey | None = Field(None, description="hexadecimal digits, or keys")
     integrity_key: HexKey | None = Field(None, description="hexadecimal digits, or keys")
-    keys: str | None = Field(None, description="a name in keys_file")
+    keys: KeyName | None = Field(None, description="a name in keys_file")
     esn: bool = Field(False, description="true, false")
     window: Annotated[int, integer(64, 65536)] = Field(DEFAULT_WINDOW, description="64 to 65536")
 

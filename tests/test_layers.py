@@ -25,20 +25,25 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["failover"] = ALLOWED["harp"] | {"harp"}
 ALLOWED["parameters"] = {"wire", "binding", "ipsec"}
 _CORES = ALLOWED["failover"] | {"failover", "parameters", "effects"}
-ALLOWED["mobile"] = _CORES
 ALLOWED["tunnel"] = ALLOWED["binding"]
-ALLOWED["node"] = _CORES | {"tunnel"}
-_OUTSIDE = _CORES | {"mobile", "node", "tunnel", "tables", "config", ""}
+ALLOWED["rate"] = set()
+ALLOWED["associations"] = _CORES
+ALLOWED["forwarding"] = _CORES | {"associations", "tunnel"}
+_CORES = ALLOWED["forwarding"] | {"forwarding", "rate"}
+ALLOWED["node"] = _CORES
+ALLOWED["mobile"] = _CORES
+_OUTSIDE = _CORES | {"mobile", "node", "tables", "config", "mobile_config", ""}
 ALLOWED["tables"] = _CORES
 ALLOWED["config"] = _CORES | {"tables"}
 ALLOWED["edge"] = _OUTSIDE
-_PROGRAMS = _OUTSIDE | {"edge"}
+ALLOWED["mobile_config"] = ALLOWED["config"] | {"mobile"}
+_PROGRAMS = _OUTSIDE | {"edge", "mobile_config"}
 ALLOWED["cli"] = _PROGRAMS
 ALLOWED["mobile_cli"] = _PROGRAMS
 ALLOWED["__main__"] = {"cli"}
 ALLOWED[""] = set()
 
-IMPURE = {"tables", "config", "edge", "cli", "mobile_cli", "__main__"}
+IMPURE = {"tables", "config", "mobile_config", "edge", "cli", "mobile_cli", "__main__"}
 WORLD = {
     "asyncio",
     "multiprocessing",

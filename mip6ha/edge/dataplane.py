@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from ..config import EdgeConfiguration
@@ -61,12 +62,21 @@ class TunDataplane:
         self.counters: Counter[str] = Counter()
         self._address = address
         self._defended: set[bytes] = set()
-        self._switches = Switches(edge.state_dir / "switches")
-        self.home_link = None if edge.home_link is None else HomeLink(edge.home_link, self.counters)
-        mtu = edge.link_mtu or (self.home_link.mtu if self.home_link else _DEFAULT_MTU)
-        self.link_mtu = mtu
-        self.tun = Tun(edge.tun_name, mtu, self.counters)
-        self._tables = KernelTables()
+        self._undo = ExitStack()
+        with ExitStack() as undo:
+            self._switches = Switches(edge.state_dir / "switches")
+            undo.callback(self._switches.restore)
+            self.home_link = None if edge.home_link is None else HomeLink(edge.home_link, self.counters)
+            if self.home_link is not None:
+                undo.callback(self.home_link.close)
+            self.link_mtu = edge.link_mtu or (self.home_link.mtu if self.home_link else _DEFAULT_MTU)
+            self.tun = Tun(edge.tun_name, self.link_mtu, self.counters)
+            undo.callback(self.tun.close)
+            self._tables = KernelTables()
+            undo.callback(self._tables.close)
+            self._remove_leftovers()
+            self._prepare_stack(edge.home_link)
+            self._undo = undo.pop_all()
         self._carry_out: dict[type, Callable[[Any], None]] = {
             SendPacket: self._send,
             ProbeAddress: self._probe,
@@ -80,13 +90,14 @@ class TunDataplane:
             SetTunnel: lambda effect: None,
             RemoveTunnel: lambda effect: None,
         }
-        self._remove_leftovers()
+
+    def _prepare_stack(self, home_link: str | None) -> None:
         self._switches.enable_forwarding()
-        if edge.home_link is not None:
-            self._switches.set(f"conf/{edge.home_link}/forwarding", "1")
-            self._switches.set(f"conf/{edge.home_link}/proxy_ndp", "1")
+        if home_link is not None:
+            self._switches.set(f"conf/{home_link}/forwarding", "1")
+            self._switches.set(f"conf/{home_link}/proxy_ndp", "1")
             # RFC 4861 7.2.8 delays answers of proxies; nobody else answers for a mobile node that is away.
-            self._switches.set(f"neigh/{edge.home_link}/proxy_delay", "0")
+            self._switches.set(f"neigh/{home_link}/proxy_delay", "0")
 
     def _remove_leftovers(self) -> None:
         # A killed process takes its TUN device and the routes to it along, but leaves its proxies. Where
@@ -113,11 +124,7 @@ class TunDataplane:
         for address in self._defended.copy():
             self._release(ReleaseAddress(address))
         self.flush()
-        self._tables.close()
-        self.tun.close()
-        if self.home_link is not None:
-            self.home_link.close()
-        self._switches.restore()
+        self._undo.close()
 
     # What goes out must meet the state that effects before it asked for: hence the flushes.
 

@@ -16,6 +16,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
 __all__ = ["line", "start"]
 
 _ORDER = [LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error, LogLevel.critical]
+_WARN = 2
 FORMATS = ("text", "json")
 LEVELS = tuple(level.name for level in _ORDER)
 
@@ -40,7 +41,9 @@ def start(form: str, level: str, stream: TextIO = sys.stderr) -> None:
     least = LEVELS.index(level)
 
     def observe(event: LogEvent) -> None:
-        if event.get("log_level") in _ORDER[least:]:
+        # What Twisted says about itself is of interest only when something is wrong.
+        own = event.get("log_namespace", "").startswith("mip6ha")
+        if event.get("log_level") in _ORDER[least if own else max(least, _WARN) :]:
             stream.write(line(event, form) + "\n")
             stream.flush()
 

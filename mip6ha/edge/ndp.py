@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from struct import Struct
 from typing import Any
 
@@ -29,6 +29,8 @@ _ETH_P_IPV6 = 0x86DD
 _ETHERNET = 1
 _OUTGOING = 4
 _SO_ATTACH_FILTER = 26
+_GET_MTU = 0x8921
+_INTERFACE_MTU = Struct("=16si12x")
 _BATCH = 64
 _BUFFER = 1 << 20
 
@@ -73,16 +75,22 @@ def conflict(packet: bytes) -> bytes | None:
     return None
 
 
+def _mtu(name: str) -> int:
+    request = _INTERFACE_MTU.pack(name.encode(), 0)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as any_socket:
+        return int(_INTERFACE_MTU.unpack(fcntl.ioctl(any_socket, _GET_MTU, request))[1])
+
+
 class HomeLink:
     """A packet socket on an interface; sends neighbour messages, tells of conflicts on probed addresses."""
 
     def __init__(self, name: str, counters: Counter[str]) -> None:
         try:
             self.interface = socket.if_nametoindex(name)
+            self.mtu = _mtu(name)
         except OSError:
             raise Unusable(f"home link {name}: there is no such interface") from None
         self.name = name
-        self.mtu = int(Path("/sys/class/net", name, "mtu").read_text())
         self._counters = counters
         self._probed: set[bytes] = set()
         self._groups: Counter[bytes] = Counter()

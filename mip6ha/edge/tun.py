@@ -29,6 +29,7 @@ _SET_INTERFACE = 0x400454CA
 _SET_PERSISTENT = 0x400454CB
 _TUN, _NO_PACKET_INFORMATION = 0x0001, 0x1000
 _REQUEST = Struct("16sH14x")
+_UP, _MULTICAST = 0x1, 0x1000
 _LONGEST = 65536
 # A burst of registrations waits here rather than being lost: whole packets, so some megabytes at worst.
 _QUEUE_LENGTH = 8192
@@ -41,7 +42,7 @@ class Tun:
     def __init__(self, name: str, mtu: int, counters: Counter[str]) -> None:
         self.name = name
         self._counters = counters
-        if Path("/sys/class/net", name).exists():
+        if name in (known for _, known in socket.if_nameindex()):
             # A killed process leaves one only if somebody made it persistent.
             leftover = _open(name)
             fcntl.ioctl(leftover, _SET_PERSISTENT, 0)
@@ -50,11 +51,18 @@ class Tun:
         self._descriptor = _open(name)
         try:
             self.interface = socket.if_nametoindex(name)
-            # Otherwise the kernel's own MLD and router solicitations would arrive here as well.
+            # No addresses and no multicast: the kernel's own router solicitations and MLD would arrive here.
             switch(f"conf/{name}/addr_gen_mode", "1")
             switch(f"conf/{name}/accept_ra", "0")
             with IPRoute() as kernel:
-                kernel.link("set", index=self.interface, mtu=mtu, txqlen=_QUEUE_LENGTH, state="up")
+                kernel.link(
+                    "set",
+                    index=self.interface,
+                    mtu=mtu,
+                    txqlen=_QUEUE_LENGTH,
+                    flags=_UP,
+                    change=_UP | _MULTICAST,
+                )
         except BaseException:
             os.close(self._descriptor)
             raise
