@@ -58,20 +58,15 @@ _LEAST_TUN_MTU = 1500
 
 
 class EventLog:
-    """Events as JSON lines: ``time`` is wall time, ``monotonic`` the clock that timers use, in seconds."""
+    """Events as JSON lines, stamped when written: ``time`` is the wall clock's, both in seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, event: Event, now: float) -> None:
+    def write(self, event: Event) -> None:
         """One line, at once."""
-        line = {
-            "time": round(time.time(), 6),
-            "monotonic": round(now, 6),
-            "event": event.name,
-            **event.fields,
-        }
-        print(json.dumps(line), file=self._stream, flush=True)
+        stamps = {"time": round(time.time(), 6), "monotonic": round(time.monotonic(), 6)}
+        print(json.dumps({**stamps, "event": event.name, **event.fields}), file=self._stream, flush=True)
 
 
 class MobileNodeService(Service):
@@ -135,8 +130,8 @@ class MobileNodeService(Service):
         self._carrier = CarrierEvents(edge.interface, self._carrier_changed)
         undo.callback(self._carrier.socket.close)
         if leftovers := {name: count for name, count in counters.items() if count}:
-            self._events.write(Event("leftovers_removed", dict(leftovers)), time.monotonic())
-        self._carry_out(self._node.start(), time.monotonic())
+            self._events.write(Event("leftovers_removed", dict(leftovers)))
+        self._carry_out(self._node.start())
         undo.callback(self._home_undo.close)
         for reader in (
             TunReader(self._tun, self._received, self._arm, self._reactor),
@@ -157,14 +152,15 @@ class MobileNodeService(Service):
         if not self.running:
             return None
         super().stopService()
-        now = time.monotonic()
-        effects = self._node.deregister(now) if self._configuration.edge.deregister_at_stop else []
+        effects = (
+            self._node.deregister(time.monotonic()) if self._configuration.edge.deregister_at_stop else []
+        )
         if not effects:
             self._release()
             return None
         self._stopped = Deferred()
         self._reactor.callLater(_DEREGISTRATION_PATIENCE, self._release)
-        self._carry_out(effects, now)
+        self._carry_out(effects)
         self._arm()
         return self._stopped
 
@@ -174,7 +170,7 @@ class MobileNodeService(Service):
             self._timer.cancel()
         self._node.counters.update(self._counters)
         self._counters.clear()
-        self._carry_out(self._node.stop(), time.monotonic())
+        self._carry_out(self._node.stop())
         self._undo.close()
         if stopped is not None:
             stopped.callback(None)
@@ -182,9 +178,8 @@ class MobileNodeService(Service):
     # Inputs.
 
     def _received(self, packet: bytes) -> None:
-        now = time.monotonic()
         try:
-            self._carry_out(self._node.receive(packet, now), now)
+            self._carry_out(self._node.receive(packet, time.monotonic()))
         except Exception:
             # Otherwise the reactor would stop reading the device for good.
             self._counters["internal_error"] += 1
@@ -195,23 +190,19 @@ class MobileNodeService(Service):
         self._arm()
 
     def _advertised(self, source: bytes, hop_limit: int, message: bytes) -> None:
-        now = time.monotonic()
-        self._carry_out(self._node.advertisement(source, hop_limit, message, now), now)
+        self._carry_out(self._node.advertisement(source, hop_limit, message, time.monotonic()))
         self._arm()
 
     def _carrier_changed(self, up: bool) -> None:
-        now = time.monotonic()
-        self._carry_out(self._node.carrier(up, now), now)
+        self._carry_out(self._node.carrier(up, time.monotonic()))
         self._arm()
 
     def _conflicted(self, address: bytes) -> None:
-        now = time.monotonic()
-        self._carry_out(self._node.address_conflict(address, now), now)
+        self._carry_out(self._node.address_conflict(address, time.monotonic()))
         self._arm()
 
     def _due(self) -> None:
-        now = time.monotonic()
-        self._carry_out(self._node.on_timer(now), now)
+        self._carry_out(self._node.on_timer(time.monotonic()))
         self._arm()
 
     def _arm(self) -> None:
@@ -232,12 +223,12 @@ class MobileNodeService(Service):
 
     # Effects.
 
-    def _carry_out(self, effects: Sequence[MobileEffect], now: float) -> None:
+    def _carry_out(self, effects: Sequence[MobileEffect]) -> None:
         for effect in effects:
             if type(effect) is SendPacket:
                 self._tun.write(effect.packet)
             elif isinstance(effect, Event):
-                self._events.write(effect, now)
+                self._events.write(effect)
             else:
                 self._act(effect)
 

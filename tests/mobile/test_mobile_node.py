@@ -44,6 +44,7 @@ from .timeline import (
     IDENTIFIER,
     ROUTER_1,
     ROUTER_2,
+    advertised,
     seeded,
 )
 
@@ -71,13 +72,6 @@ def peer(given: AssociationParameters) -> SecurityAssociation:
         keys=given.keys,
         window=given.window,
     )
-
-
-def advertised(prefix: bytes, router: bytes, lifetime: int = 1800) -> bytes:
-    """The octets of a Router Advertisement."""
-    body = bytes((64, 0)) + lifetime.to_bytes(2, "big") + bytes(8)
-    body += icmpv6.prefix_option(PrefixInformation(prefix, 64, 0xC0, 86400, 14400))
-    return icmpv6.message(icmpv6.ROUTER_ADVERTISEMENT, 0, body, router, icmpv6.ALL_NODES)
 
 
 def kinds(effects: list[MobileEffect]) -> list[type]:

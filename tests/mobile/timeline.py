@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 
+from mip6ha import icmpv6
+from mip6ha.icmpv6 import PrefixInformation
 from mip6ha.wire import address
 
 HOME_AGENT = address("2001:db8:a::1")
@@ -34,3 +36,10 @@ def seeded(seed: str) -> Callable[[int], bytes]:
         return octets[:length]
 
     return random
+
+
+def advertised(prefix: bytes, router: bytes, lifetime: int = 1800) -> bytes:
+    """The octets of a Router Advertisement."""
+    body = bytes((64, 0)) + lifetime.to_bytes(2, "big") + bytes(8)
+    body += icmpv6.prefix_option(PrefixInformation(prefix, 64, 0xC0, 86400, 14400))
+    return icmpv6.message(icmpv6.ROUTER_ADVERTISEMENT, 0, body, router, icmpv6.ALL_NODES)

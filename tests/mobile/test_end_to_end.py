@@ -1,0 +1,182 @@
+"""The emulator and the home agent on real packets: register, talk, move, talk, go home, talk."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from .namespaces import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, World, command, eventually, inside, world
+
+pytestmark = pytest.mark.netns
+
+_KEY = "0f0e0d0c0b0a09080706050403020100a0a1a2a3"
+
+
+def associations(*, at_mobile_node: bool, payload: bool) -> str:
+    tables = []
+    for use, spi in (("signalling", 0x1000), *((("payload", 0x2000),) if payload else ())):
+        for offset, towards_agent in ((0, True), (1, False)):
+            direction = "out" if towards_agent == at_mobile_node else "in"
+            tables.append(
+                f'[[mobile_node.sa]]\nuse = "{use}"\ndirection = "{direction}"\nspi = {spi + offset}\n'
+                f'encryption = "aes-gcm-16"\nencryption_key = "{spi + offset:04x}{_KEY[4:]}"\n'
+            )
+    return "".join(tables)
+
+
+def configure(place: World, *, payload: bool, dad: bool = False) -> None:
+    directory = place.directory
+    for name in ("ha.toml", "mn.toml"):
+        (directory / name).touch(0o600)
+    (directory / "ha.toml").write_text(
+        f'[home_agent]\naddress = "{HOME_AGENT}"\nhome_link = "eth0"\nhome_prefixes = ["2001:db8:a::/64"]\n'
+        f'tun_name = "ha0"\nduplicate_address_detection = false\ncontrol_socket = "{directory}/ha.sock"\n'
+        f'state_dir = "{directory}/ha-state"\n[[mobile_node]]\nname = "mn"\nhome_address = "{HOME_ADDRESS}"\n'
+        + associations(at_mobile_node=False, payload=payload)
+    )
+    (directory / "mn.toml").write_text(
+        f'[mobile_node]\nhome_address = "{HOME_ADDRESS}"\nhome_agent = "{HOME_AGENT}"\ninterface = "eth0"\n'
+        f'tun_name = "mn0"\nstate_dir = "{directory}/mn-state"\nevents = "{directory}/events.jsonl"\n'
+        f"care_of_dad = {str(dad).lower()}\n" + associations(at_mobile_node=True, payload=payload)
+    )
+
+
+def start(place: World) -> subprocess.Popen[bytes]:
+    return place.start(place.mobile, "-m", "mip6ha.mobile_cli", "run", "-c", f"{place.directory}/mn.toml")
+
+
+def start_home_agent(place: World) -> None:
+    place.start(place.agent, "-m", "mip6ha", "run", "-c", f"{place.directory}/ha.toml")
+    eventually((place.directory / "ha.sock").exists)
+
+
+def happens(place: World, name: str, after: int) -> int:
+    """Wait for an event of that name behind the first ``after``; how many events there were with it."""
+
+    def happened() -> int | None:
+        for position, event in enumerate(place.events()):
+            if position >= after and event["event"] == name:
+                return position + 1
+        return None
+
+    return eventually(happened)
+
+
+class Talk:
+    """An echo server at the correspondent, a client at the home address."""
+
+    def __init__(self, place: World) -> None:
+        self._server = inside(place.router, lambda: self._bound(CORRESPONDENT, 7))
+        self.client = inside(place.mobile, lambda: self._bound("::", 0))
+        self._thread = threading.Thread(target=self._echo, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _bound(host: str, port: int) -> socket.socket:
+        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        made.bind((host, port))
+        made.settimeout(0.2)
+        return made
+
+    def _echo(self) -> None:
+        while True:
+            try:
+                data, sender = self._server.recvfrom(2048)
+                self._server.sendto(data + b" from " + sender[0].encode(), sender)
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    def works(self) -> bytes | None:
+        """One exchange; what the correspondent saw."""
+        self.client.sendto(b"hello", (CORRESPONDENT, 7))
+        try:
+            return self.client.recv(2048)
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        self._server.close()
+        self._thread.join(2)
+        self.client.close()
+
+
+@pytest.mark.parametrize("payload", [False, True], ids=["plain-tunnel", "esp-tunnel"])
+def test_away_and_home_again(tmp_path: Path, payload: bool) -> None:
+    with world(tmp_path) as place:
+        configure(place, payload=payload)
+        start_home_agent(place)
+        talk = Talk(place)
+        process = start(place)
+        happens(place, "started", 0)
+        count = 0
+        for link in ("one", "two"):
+            place.plug(link)
+            count = happens(place, "binding_acknowledged", count)
+            assert eventually(talk.works) == b"hello from " + HOME_ADDRESS.encode()
+            # Through the home agent: nothing that the correspondent saw names the foreign link.
+            assert talk.works() == b"hello from " + HOME_ADDRESS.encode()
+        place.plug("home")
+        count = happens(place, "deregistered", count)
+        assert eventually(talk.works) == b"hello from " + HOME_ADDRESS.encode()
+        place.plug("one")
+        happens(place, "binding_acknowledged", count)
+        assert eventually(talk.works) == b"hello from " + HOME_ADDRESS.encode()
+        talk.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+        acknowledged = [event for event in place.events() if event["event"] == "binding_acknowledged"]
+        assert [event["attempt"] for event in acknowledged] == [1] * len(acknowledged)
+        assert place.events()[-1]["event"] == "stopped"
+        assert nothing_is_left(place)
+
+
+def nothing_is_left(place: World) -> bool:
+    left = command(f"ip -n {place.mobile} -6 rule") + command(f"ip -n {place.mobile} -6 neigh show proxy")
+    left += command(f"ip -n {place.mobile} -6 route show table all")
+    return "proto 136" not in left and "mn0" not in left
+
+
+def test_a_killed_emulator_leaves_what_the_next_one_cleans(tmp_path: Path) -> None:
+    with world(tmp_path) as place:
+        configure(place, payload=False)
+        forwarding = f"ip netns exec {place.mobile} sysctl -n net.ipv6.conf.all.forwarding"
+        start_home_agent(place)
+        place.plug("one")
+        first = start(place)
+        count = happens(place, "binding_acknowledged", 0)
+        first.kill()
+        first.wait()
+        assert not nothing_is_left(place)
+        second = start(place)
+        happens(place, "leftovers_removed", count)
+        # The first one's sequence numbers are not used again, so the home agent sees no replay.
+        happens(place, "binding_acknowledged", count)
+        assert command(forwarding).strip() == "1"
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(5) == 0
+        assert nothing_is_left(place)
+        assert command(forwarding).strip() == "0"
+
+
+def test_a_care_of_address_in_use_is_not_taken(tmp_path: Path) -> None:
+    with world(tmp_path) as place:
+        configure(place, payload=False, dad=True)
+        start_home_agent(place)
+        start(place)
+        happens(place, "started", 0)
+        begun = time.monotonic()
+        place.plug("one")
+        count = happens(place, "care_of_address", 0)
+        assert time.monotonic() - begun > 1.0
+        taken = str(place.events()[count - 1]["address"]).replace("2001:db8:b", "2001:db8:d")
+        command(f"ip -n {place.router} addr add {taken}/64 dev two nodad")
+        place.plug("two")
+        happens(place, "care_of_address_conflict", count)
