@@ -148,6 +148,11 @@ class BindingCache:
                 return found
         return None
 
+    def holder(self, prefix: MobileNetworkPrefix) -> Binding | None:
+        """The entry that has exactly this mobile network prefix."""
+        network, length = prefix
+        return self._prefixes.get((length, int.from_bytes(network, "big") >> 128 - length))
+
     def set_prefixes(self, binding: Binding, prefixes: tuple[MobileNetworkPrefix, ...]) -> None:
         """Replace the prefixes of an entry in the longest-match table."""
         for prefix, length in binding.prefixes:

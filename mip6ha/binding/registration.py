@@ -142,11 +142,7 @@ class Registrations:
         care_of_address = (alternate_care_of_address(options) if options else None) or source
         if not units or care_of_address == home_address:
             return self._deregister(binding, sequence)
-        if (
-            not is_routable_unicast(care_of_address)
-            or care_of_address == policy.address
-            or self._loops(home_address, care_of_address)
-        ):
+        if not is_routable_unicast(care_of_address) or care_of_address == policy.address:
             return _refusal(Status.INVALID_CARE_OF_ADDRESS, sequence)
         registered = self._registered(home_address)
         if registered is not None and (registered.flags ^ flags) & UpdateFlag.MOBILE_ROUTER:
@@ -156,6 +152,11 @@ class Registrations:
             status, prefixes = _mobile_networks(mobile_network_prefixes(options), authorized)
             if status:
                 return _refusal(status, sequence)
+            if any(self.cache.holder(each) not in (None, binding) for each in prefixes):
+                # Another mobile router has it: the route cannot lead to both.
+                return _refusal(Status.FORWARDING_SETUP_FAILED, sequence)
+        if self._loops(home_address, care_of_address, prefixes):
+            return _refusal(Status.INVALID_CARE_OF_ADDRESS, sequence)
         if registered is None and self.cache.registered >= policy.max_bindings:
             return _refusal(Status.INSUFFICIENT_RESOURCES, sequence)
 
@@ -242,12 +243,17 @@ class Registrations:
         self.cache.end(binding)
         return Outcome(Action.END, Status.ACCEPTED, sequence, 0, before)
 
-    def _loops(self, home_address: bytes, care_of_address: bytes) -> bool:
+    def _loops(
+        self, home_address: bytes, care_of_address: bytes, prefixes: tuple[MobileNetworkPrefix, ...]
+    ) -> bool:
         """Whether tunnels to ``care_of_address`` lead back: another mobile node's home address, or, behind
-        nested mobile routers, the own one. Such a loop would feed itself, each round one header longer.
+        nested mobile routers, the own one or one of the ``prefixes`` behind it. Such a loop would feed
+        itself, each round one header longer. Only an update can close one, so that each asks this.
         """
         for _ in range(_MAX_NESTING):
-            if self._registered(care_of_address) is not None:
+            if self._registered(care_of_address) is not None or care_of_address == home_address:
+                return True
+            if any(_covers(prefix, care_of_address) for prefix in prefixes):
                 return True
             router = self.cache.behind(care_of_address)
             if router is None:
@@ -284,4 +290,9 @@ def _mobile_networks(
             return Status.INVALID_PREFIX, ()
         if prefix not in authorized:
             return Status.NOT_AUTHORIZED_FOR_PREFIX, ()
-    return Status.ACCEPTED, asked or authorized
+    return Status.ACCEPTED, tuple(dict.fromkeys(asked)) or authorized
+
+
+def _covers(prefix: MobileNetworkPrefix, address: bytes) -> bool:
+    different = int.from_bytes(prefix.prefix, "big") ^ int.from_bytes(address, "big")
+    return not different >> 128 - prefix.length
