@@ -16,11 +16,23 @@ from .effects import Effect, SendPacket
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
 from .ipsec.sad import SecurityAssociation
-from .ipv6 import ESP, HEADER_LENGTH, ICMPV6, IPV6, MOBILITY, Packet
+from .ipv6 import (
+    ESP,
+    EXTENSIONS,
+    FRAGMENT,
+    HEADER_LENGTH,
+    ICMPV6,
+    IPV6,
+    MOBILITY,
+    NO_NEXT_HEADER,
+    Packet,
+)
 from .mobility import message_type
 from .wire import Refused
 
 __all__ = ["Forwarding"]
+
+_MAX_EXTENSION_HEADERS = 8
 
 
 class Forwarding:
@@ -89,11 +101,9 @@ class Forwarding:
         """
         packet = tunnel.check_inner(inner)
         source = packet[8:24]
-        binding = self._cache.get(source)
-        if binding is None or not binding.is_bound:
-            binding = self._cache.behind(source)
-            if binding is None or not binding.is_bound:
-                raise Refused("reverse_tunnel_without_binding")
+        binding = self._binding(source)
+        if binding is None:
+            raise Refused("reverse_tunnel_without_binding")
         if binding.care_of_address != outer.source:
             raise Refused("reverse_tunnel_source")
         demanded = self._association(binding, Direction.IN, packet)
@@ -116,8 +126,8 @@ class Forwarding:
         care_of_address, protocol = quoted[24:40], quoted[6]
         inner = quoted[HEADER_LENGTH:] if protocol == IPV6 else b""
         if protocol == IPV6:
-            binding = self._cache.get(inner[24:40]) or self._cache.behind(inner[24:40].ljust(16, b"\0"))
-            if binding is None or not binding.is_bound or binding.care_of_address != care_of_address:
+            binding = self._binding(inner[24:40].ljust(16, b"\0"))
+            if binding is None or binding.care_of_address != care_of_address:
                 raise Refused("error_about_foreign_packet")
         elif protocol != ESP:
             raise Refused("error_about_signalling")
@@ -128,6 +138,13 @@ class Forwarding:
         if answer is not None:
             self._counters["tunnel_errors_relayed"] += 1
             effects.append(SendPacket(answer))
+
+    def _binding(self, address: bytes) -> Binding | None:
+        """Who is bound with this home address, or with a prefix around it."""
+        binding = self._cache.get(address)
+        if binding is None or not binding.is_bound:
+            binding = self._cache.behind(address)
+        return binding if binding is not None and binding.is_bound else None
 
     def _association(
         self, binding: Binding, direction: Direction, packet: bytes
@@ -140,9 +157,25 @@ class Forwarding:
 
 
 def _upper_layer(packet: bytes) -> tuple[int, int | None]:
-    parsed = ipv6.parse(packet)
-    if parsed.next_header == MOBILITY:
-        return MOBILITY, message_type(parsed.payload)
-    if parsed.next_header == ICMPV6:
-        return ICMPV6, parsed.payload[0] if parsed.payload else None
-    return parsed.next_header, None
+    """Upper-layer protocol and message type of a packet in transit.
+
+    Whether its extension headers are well-formed is for its destination to judge; those that no packet has
+    make it one of an unknown protocol (59), and a later fragment is one of protocol 44.
+    """
+    protocol, offset = packet[6], HEADER_LENGTH
+    for _ in range(_MAX_EXTENSION_HEADERS):
+        if protocol not in EXTENSIONS:
+            break
+        if offset + 8 > len(packet):
+            return NO_NEXT_HEADER, None
+        if protocol != FRAGMENT:
+            protocol, offset = packet[offset], offset + 8 + packet[offset + 1] * 8
+        elif packet[offset + 2 : offset + 4] > b"\0\7":
+            return FRAGMENT, None
+        else:
+            protocol, offset = packet[offset], offset + 8
+    else:
+        return NO_NEXT_HEADER, None
+    if protocol == MOBILITY:
+        return MOBILITY, message_type(packet[offset:])
+    return protocol, packet[offset] if protocol == ICMPV6 and offset < len(packet) else None
