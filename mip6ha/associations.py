@@ -39,9 +39,22 @@ class Associations:
         self._reserved = floor + RESERVATION
         self._is_home_agent = is_home_agent
 
-    def admit(self, home_address: bytes, parameters: tuple[AssociationParameters, ...]) -> None:
-        """Install the SAs of a mobile node; ``ValueError`` if an SPI is taken, and then none of them."""
-        associations = [self._association(home_address, each) for each in parameters]
+    def admit(
+        self,
+        home_address: bytes,
+        parameters: tuple[AssociationParameters, ...],
+        before: tuple[SecurityAssociation, ...] = (),
+    ) -> None:
+        """Install the SAs of a mobile node; ``ValueError`` if an SPI is taken, and then none of them.
+
+        One that is among those ``before`` with the same parameters goes on where it stood: its numbers and
+        its replay window belong to its keys.
+        """
+        associations = [
+            next((known for known in before if _is_made_of(known, each)), None)
+            or self._association(home_address, each)
+            for each in parameters
+        ]
         taken = [
             each.spi
             for each in associations
@@ -52,9 +65,14 @@ class Associations:
         for association in associations:
             self.database.add(self._address, association)
 
-    def dismiss(self, home_address: bytes) -> None:
-        """Forget the SAs of a mobile node."""
+    def dismiss(self, home_address: bytes) -> tuple[SecurityAssociation, ...]:
+        """Forget the SAs of a mobile node, and return them. Those admitted later begin above their numbers,
+        in case a key comes back.
+        """
+        associations = self.database.of(home_address)
         self.database.remove(self._address, home_address)
+        self._floor = max((self._floor, *(each.sequence for each in associations)))
+        return associations
 
     def demands(self, home_address: bytes, protocol: int, kind: int) -> bool:
         """Whether policy wants such a message from the mobile node protected in transport mode."""
@@ -112,3 +130,16 @@ class Associations:
             association.sequence = min(self._floor, most)
             association.limit = min(self._reserved, most)
         return association
+
+
+def _is_made_of(association: SecurityAssociation, parameters: AssociationParameters) -> bool:
+    window = association.window
+    return (
+        association.spi == parameters.spi
+        and association.direction is parameters.direction
+        and association.use is parameters.use
+        and association.transform is parameters.transform
+        and association.keys == parameters.keys
+        and association.esn == parameters.esn
+        and (window is None or window.size == parameters.window)
+    )

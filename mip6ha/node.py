@@ -43,6 +43,7 @@ from .effects import (
 from .forwarding import Forwarding
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
+from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, Packet
 from .mobility import Option, message_type
 from .parameters import HomeAgentParameters, MobileNodeParameters
@@ -157,12 +158,14 @@ class HomeAgent:
         """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
         effects: list[Effect] = []
         wanted = {mobile_node.home_address: mobile_node for mobile_node in mobile_nodes}
+        before = {}
         for home_address, known in list(self._mobile_nodes.items()):
             if wanted.get(home_address) != known:
-                self._dismiss(home_address, effects)
+                stays = home_address in wanted
+                before[home_address] = self._dismiss(home_address, effects, stays=stays)
         for home_address, mobile_node in wanted.items():
             if home_address not in self._mobile_nodes:
-                self._admit(mobile_node)
+                self._admit(mobile_node, before.get(home_address, ()))
         return effects
 
     def stop(self, now: float) -> list[Effect]:
@@ -262,7 +265,13 @@ class HomeAgent:
         if not association.selector.matches(next_header, kind):
             raise Refused("selector_mismatch")
         if next_header == MOBILITY:
-            message = messages.parse(octets, home_address, self.address)
+            try:
+                message = messages.parse(octets, home_address, self.address)
+            except messages.UnknownMessage:
+                raise
+            except Malformed as bad:
+                # No pointer of a Parameter Problem leads into what is encrypted.
+                raise Refused(bad.reason) from None
             if type(message) is not BindingUpdate:
                 raise Refused("unexpected_message")
             self._binding_update(home_address, parsed, message, now, effects)
@@ -291,6 +300,9 @@ class HomeAgent:
     def _binding_update(
         self, home_address: bytes, parsed: Packet, message: BindingUpdate, now: float, effects: list[Effect]
     ) -> None:
+        if not ipv6.is_routable_unicast(parsed.source):
+            # 9.5.4: the answer would go there.
+            raise Refused("binding_update_source")
         router = message.flags & UpdateFlag.MOBILE_ROUTER
         authorized = self._mobile_nodes[home_address].prefixes if router else ()
         outcome = self.registrations.update(home_address, parsed.source, message, authorized, now)
@@ -318,7 +330,7 @@ class HomeAgent:
         moved = bound_before is State.BOUND
         if moved and care_of_address == old_care_of_address and binding.prefixes == old_prefixes:
             self.counters["refreshes"] += 1
-            self._answer(home_address, care_of_address, outcome, effects)
+            self._answer(home_address, binding.source, outcome, effects)
             return
         if not moved:
             old_prefixes = ()
@@ -329,7 +341,7 @@ class HomeAgent:
             for address in binding.defended:
                 effects += [DefendAddress(address), AnnounceAddress(address)]
         self.counters["moves" if moved else "registrations"] += 1
-        self._answer(home_address, care_of_address, outcome, effects)
+        self._answer(home_address, binding.source, outcome, effects)
         self._report("moved" if moved else "registered", binding, effects)
 
     def _refuse(
@@ -343,7 +355,9 @@ class HomeAgent:
     def _answer(
         self, home_address: bytes, via: bytes | None, outcome: Outcome, effects: list[Effect]
     ) -> None:
-        """The Binding Acknowledgement: to ``via`` with a type 2 routing header, or to the home address."""
+        """The Binding Acknowledgement, to the update's source ``via`` (9.5.4), not to the care-of address:
+        with a type 2 routing header, unless that is the home address or ``None``.
+        """
         options: tuple[Option, ...] = ()
         advice = self.parameters.refresh_advice // messages.LIFETIME_UNIT
         if advice and outcome.lifetime > advice:
@@ -371,13 +385,20 @@ class HomeAgent:
         kind: int,
         effects: list[Effect],
     ) -> None:
-        """Send a message to a mobile node under the SA that its policy demands (RFC 4877 4)."""
+        """Send a message to a mobile node under the SA that its policy demands (RFC 4877 4).
+
+        Where the SA is used up nothing is sent, and what was decided stands.
+        """
         database = self.associations.database
         association = database.select(home_address, Direction.OUT, Mode.TRANSPORT, protocol, kind)
         if association is not None:
-            octets = self.associations.protect(association, protocol, octets, effects)
+            try:
+                octets = self.associations.protect(association, protocol, octets, effects)
+            except Refused as refused:
+                self.counters[refused.reason] += 1
+                return
             protocol = ESP
-        destination, routing = (home_address, None) if via is None else (via, home_address)
+        destination, routing = (via, home_address) if via and via != home_address else (home_address, None)
         effects.append(SendPacket(ipv6.build(self.address, destination, protocol, octets, routing=routing)))
 
     def _ask_refresh(self, binding: Binding, effects: list[Effect]) -> None:
@@ -491,23 +512,30 @@ class HomeAgent:
 
     # -- mobile nodes ------------------------------------------------------------------------------
 
-    def _admit(self, mobile_node: MobileNodeParameters) -> None:
+    def _admit(self, mobile_node: MobileNodeParameters, before: tuple[SecurityAssociation, ...] = ()) -> None:
         home_address = mobile_node.home_address
-        self.associations.admit(home_address, mobile_node.associations)
+        self.associations.admit(home_address, mobile_node.associations, before)
         self._mobile_nodes[home_address] = mobile_node
         tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
         self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
 
-    def _dismiss(self, home_address: bytes, effects: list[Effect]) -> None:
-        """End the service of a mobile node: without its SAs its sequence number means nothing either."""
+    def _dismiss(
+        self, home_address: bytes, effects: list[Effect], *, stays: bool
+    ) -> tuple[SecurityAssociation, ...]:
+        """End the service of a mobile node; its SAs as they were. Its sequence number is forgotten with
+        them, unless it stays under other parameters.
+        """
         binding = self.cache.get(home_address)
         if binding is not None:
             before = Before(binding.state, binding.care_of_address, binding.prefixes)
             self._withdraw(binding, before, effects)
-            self.cache.forget(binding)
-        self.associations.dismiss(home_address)
+            if stays:
+                self.cache.end(binding)
+            else:
+                self.cache.forget(binding)
         self.forwarding.demand_protection(home_address, demanded=False)
         del self._mobile_nodes[home_address]
+        return self.associations.dismiss(home_address)
 
     def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:
         fields: dict[str, object] = {
