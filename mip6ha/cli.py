@@ -137,6 +137,8 @@ def show(what: str, path: Path | None, control_socket: Path | None, as_json: boo
         _fail((str(error),), 1)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
+    elif not answer:
+        click.echo(f"no {what}")
     else:
         # A pipe has no width; do not cut what goes there.
         console = Console() if sys.stdout.isatty() else Console(width=400)

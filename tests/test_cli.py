@@ -1,0 +1,110 @@
+"""The command line: what is printed, and the exit status."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mip6ha.cli import main
+
+GOOD = """
+[home_agent]
+address = "2001:db8:a::1"
+home_link = "nosuchlink"
+home_prefixes = ["2001:db8:a::/64"]
+control_socket = "ha.sock"
+
+[[mobile_node]]
+home_address = "2001:db8:ffff::1"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "ha.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_check_tells_what_would_be_served(path: Path) -> None:
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert result.exit_code == 0
+    assert "home agent 2001:db8:a::1 for 2001:db8:a::/64" in result.stdout
+    assert "1 mobile nodes, 0 security associations" in result.stdout
+    assert "warning: mobile_node[0]: is outside every home prefix" in result.stdout
+    assert "cannot run here: home link nosuchlink does not exist" in result.stdout
+
+
+def test_check_tells_every_fault(path: Path) -> None:
+    path.write_text(GOOD.replace("a::1", "a::g").replace("ffff::1", ":::"))
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["shout"], ["show", "keys"], ["run", "--fast"], ["run", "--log-level", "loud"]]
+)
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+def test_show_without_a_home_agent_is_status_1(path: Path) -> None:
+    for option in (["-c", str(path)], ["--socket", str(path.parent / "ha.sock")]):
+        result = CliRunner().invoke(main, ["show", "status", *option])
+        assert result.exit_code == 1
+        assert "no home agent answers there" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "told"),
+    [
+        (
+            b'{"ok": true, "result": [{"home_address": "2001:db8::1", "lifetime": 1.25, "k": null}]}\n',
+            0,
+            "1.2",
+        ),
+        (b'{"ok": true, "result": []}\n', 0, "no bindings"),
+        (b'{"ok": false, "error": "not now"}\n', 1, "not now"),
+        (b"hello\n", 1, "not JSON"),
+        (b"", 1, "not JSON"),
+    ],
+)
+def test_show_prints_whatever_is_answered(tmp_path: Path, answer: bytes, status: int, told: str) -> None:
+    where = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(where))
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        result = CliRunner().invoke(main, ["show", "bindings", "--socket", str(where)])
+        thread.join()
+    assert result.exit_code == status
+    assert told in result.output
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mip6ha", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert result.stdout.startswith("mip6ha, version ")
