@@ -69,7 +69,7 @@ def test_show_without_a_home_agent_is_status_1(path: Path) -> None:
     ("answer", "status", "told"),
     [
         (
-            b'{"ok": true, "result": [{"home_address": "2001:db8::1", "lifetime": 1.25, "k": null}]}\n',
+            b'{"ok": true, "result": [{"home_address": "::1", "lifetime": 1.25, "k": null}]}\n',
             0,
             "1.2",
         ),
