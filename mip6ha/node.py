@@ -106,7 +106,7 @@ class HomeAgent:
     def start(self, now: float) -> list[Effect]:
         """Own the home agent address and the anycast addresses of discovery."""
         effects: list[Effect] = [self.associations.reservation()]
-        effects += [DefendAddress(self.address), AnnounceAddress(self.address)]
+        effects += self._claim(self.address)
         effects += [DefendAddress(address) for address in sorted(self._anycast)]
         return effects
 
@@ -339,10 +339,15 @@ class HomeAgent:
         effects.append(SetTunnel(home_address, care_of_address))
         if not moved:
             for address in binding.defended:
-                effects += [DefendAddress(address), AnnounceAddress(address)]
+                effects += self._claim(address)
         self.counters["moves" if moved else "registrations"] += 1
         self._answer(home_address, binding.source, outcome, effects)
         self._report("moved" if moved else "registered", binding, effects)
+
+    def _claim(self, address: bytes) -> list[Effect]:
+        if self.registrations.policy.announces:
+            return [DefendAddress(address), AnnounceAddress(address)]
+        return [DefendAddress(address)]
 
     def _refuse(
         self, home_address: bytes, via: bytes | None, outcome: Outcome, effects: list[Effect]
