@@ -1,0 +1,1 @@
+"""Scenarios of the home agent on real network namespaces: topology, processes, probes, captures, report."""

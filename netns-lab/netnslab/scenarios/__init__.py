@@ -1,0 +1,10 @@
+"""The scenarios, by name."""
+
+from __future__ import annotations
+
+from ..scenario import Scenario
+from .handover import HANDOVER
+
+__all__ = ["SCENARIOS"]
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (HANDOVER,)}
