@@ -109,7 +109,7 @@ def test_a_reply_never_exceeds_the_minimum_mtu() -> None:
     others = tuple(OtherHomeAgent(address(f"2001:db8:a::{n:x}"), 0) for n in range(2, 200))
     packet = only_packet(World(home_agents=others).receive(discovery()))
     assert len(packet) <= 1280
-    assert HOME_AGENT in packet[52:]
+    assert HOME_AGENT in packet[48:]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_reply_never_exceeds_the_minimum_mtu() -> None:
         (discovery(body=b""), "truncated_icmpv6"),
         (discovery()[:-1] + b"\1", "icmpv6_checksum"),
         (ipv6.build(CARE_OF_1, ANYCAST, 17, bytes(8)), "unexpected_message"),
-        (discovery(address("::")), "discovery_source"),
-        (discovery(address("::1")), "discovery_source"),
+        (discovery(address("::")), "unanswerable_source"),
+        (discovery(address("::1")), "unanswerable_source"),
     ],
 )
 def test_the_anycast_address_does_nothing_else(packet: bytes, reason: str) -> None:
@@ -232,3 +232,8 @@ def test_parameter_problems_are_rate_limited_too() -> None:
     packet = ipv6.build(CORRESPONDENT, HOME_AGENT, 17, bytes(8))
     assert sum(len(world.receive(packet)) for _ in range(300)) == 200
     assert world.count("errors_suppressed") == 100
+
+
+@pytest.mark.parametrize("source", ["::", "fe80::1", "::1"])
+def test_an_echo_request_from_nowhere_gets_nothing(source: str) -> None:
+    assert World().drops(echo(address(source), HOME_AGENT), "unexpected_message") == []

@@ -17,6 +17,7 @@ from mip6ha.effects import (
 )
 from mip6ha.ipsec import esp
 from mip6ha.ipsec.policy import Direction, Use
+from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.node import HomeAgent
 from mip6ha.wire import address
 
@@ -48,7 +49,7 @@ def esp_sequence(packet: bytes) -> int:
     return int.from_bytes(packet[68:72], "big")
 
 
-def outbound(world: World, spi: int = 0x2001):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def outbound(world: World, spi: int = 0x2001) -> SecurityAssociation:
     return next(each for each in world.agent.associations.database if each.spi == spi)
 
 

@@ -212,7 +212,7 @@ class World:
         before, counted = self.state(), self.agent.counters.copy()
         found = self.receive(packet)
         changed = self.agent.counters - counted
-        changed -= dict.fromkeys(("binding_errors", "errors_suppressed"), 1)  # type: ignore[arg-type]
+        changed -= dict.fromkeys(("binding_errors", "errors_suppressed"), 1)
         assert dict(changed) == {reason: 1}
         assert self.state() == before
         assert all(isinstance(effect, SendPacket) for effect in found)
