@@ -302,7 +302,7 @@ class HomeAgent:
     ) -> None:
         if not ipv6.is_routable_unicast(parsed.source):
             # 9.5.4: the answer would go there.
-            raise Refused("binding_update_source")
+            raise Refused("unanswerable_source")
         router = message.flags & UpdateFlag.MOBILE_ROUTER
         authorized = self._mobile_nodes[home_address].prefixes if router else ()
         outcome = self.registrations.update(home_address, parsed.source, message, authorized, now)
@@ -434,7 +434,7 @@ class HomeAgent:
             self._prefix_solicitation(home_address, parsed, icmp, effects)
             return
         self._check_home_address_option(parsed, now, effects)
-        if icmp.type == icmpv6.ECHO_REQUEST:
+        if icmp.type == icmpv6.ECHO_REQUEST and ipv6.is_routable_unicast(parsed.source):
             self.counters["echo_requests"] += 1
             effects.append(SendPacket(icmpv6.echo_reply(icmp, self.address, parsed.source)))
         else:
@@ -456,6 +456,8 @@ class HomeAgent:
         if parsed.next_header != ICMPV6 or parsed.home_address is not None:
             raise Refused("unexpected_message")
         icmp = icmpv6.parse(parsed.payload, parsed.source, parsed.destination)
+        if not ipv6.is_routable_unicast(parsed.source):
+            raise Refused("unanswerable_source")
         others = [(other.address, other.preference) for other in self.parameters.home_agents]
         agents = [(self.address, self.parameters.preference), *others]
         effects.append(SendPacket(discovery_reply(icmp, self.address, parsed.source, agents)))
