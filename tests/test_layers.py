@@ -39,12 +39,11 @@ ALLOWED["edge"] = _OUTSIDE
 ALLOWED["mobile_config"] = ALLOWED["config"] | {"mobile"}
 _PROGRAMS = _OUTSIDE | {"edge", "mobile_config"}
 ALLOWED["cli"] = _PROGRAMS
-ALLOWED["mobile_report"] = _PROGRAMS
-ALLOWED["mobile_cli"] = _PROGRAMS | {"mobile_report"}
+ALLOWED["mobile_cli"] = _PROGRAMS
 ALLOWED["__main__"] = {"cli"}
 ALLOWED[""] = set()
 
-IMPURE = {"tables", "config", "mobile_config", "edge", "cli", "mobile_cli", "mobile_report", "__main__"}
+IMPURE = {"tables", "config", "mobile_config", "edge", "cli", "mobile_cli", "__main__"}
 WORLD = {
     "asyncio",
     "multiprocessing",
