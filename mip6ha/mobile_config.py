@@ -192,9 +192,13 @@ class _LoadFile(Table):
     load: _LoadTable = Field(description="a table [load]")
 
 
-def load_load(path: Path) -> LoadConfiguration:
-    """The configuration of a load run; :class:`~.tables.ConfigError` tells all that is wrong with it."""
+def load_load(path: Path, count: int | None = None) -> LoadConfiguration:
+    """The configuration of a load run; :class:`~.tables.ConfigError` tells all that is wrong with it.
+
+    ``count`` stands in for the file's.
+    """
     table = validate(_LoadFile, load_toml(path), path).load
+    count = table.count if count is None else count
     problems = Problems(path)
     key_file = KeyFile(path.parent / table.keys_file if table.keys_file is not None else None)
     protection = protection_of(table.encryption, table.integrity, ["load"], problems)
@@ -207,8 +211,8 @@ def load_load(path: Path) -> LoadConfiguration:
         problems.add(["load", name], "is no secret", f"at least {_MINIMUM_SECRET} octets")
     if table.care_of_prefix.length != 64:
         problems.add(["load", "care_of_prefix"], "has a wrong length", "an IPv6 prefix of 64 bits")
-    if table.first_spi + 2 * table.count - 1 > 0xFFFFFFFF:
-        room = 0x100000000 - 2 * table.count
+    if table.first_spi + 2 * count - 1 > 0xFFFFFFFF:
+        room = 0x100000000 - 2 * count
         problems.add(["load", "first_spi"], "leaves too few SPIs for count", f"256 to {room}")
     problems.refuse()
     if protection is None or secret is None:
@@ -216,7 +220,7 @@ def load_load(path: Path) -> LoadConfiguration:
     return LoadConfiguration(
         home_agent=table.home_agent,
         first_home_address=table.first_home_address,
-        count=table.count,
+        count=count,
         first_spi=table.first_spi,
         protection=protection,
         secret=secret,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -180,3 +181,46 @@ def test_a_care_of_address_in_use_is_not_taken(tmp_path: Path) -> None:
         command(f"ip -n {place.router} addr add {taken}/64 dev two nodad")
         place.plug("two")
         happens(place, "care_of_address_conflict", count)
+
+
+def test_many_mobile_nodes(tmp_path: Path) -> None:
+    pool = (
+        'first_home_address = "2001:db8:a::1:0"\ncount = 300\nfirst_spi = 65536\nencryption = "aes-gcm-16"\n'
+        f'secret = "{_KEY}"\n'
+    )
+    with world(tmp_path) as place:
+        for name in ("ha.toml", "load.toml"):
+            (tmp_path / name).touch(0o600)
+        (tmp_path / "ha.toml").write_text(
+            f'[home_agent]\naddress = "{HOME_AGENT}"\nhome_link = "eth0"\n'
+            'home_prefixes = ["2001:db8:a::/64"]\n'
+            f'duplicate_address_detection = false\ncontrol_socket = "{tmp_path}/ha.sock"\n'
+            f'state_dir = "{tmp_path}/ha-state"\n[[mobile_node_pool]]\n{pool}'
+        )
+        (tmp_path / "load.toml").write_text(
+            f'[load]\nhome_agent = "{HOME_AGENT}"\ncare_of_prefix = "2001:db8:e::/64"\nlifetime = 600\n'
+            f'state_dir = "{tmp_path}/load-state"\n{pool}'
+        )
+        start_home_agent(place)
+        place.plug("one")
+        command(f"ip netns exec {place.mobile} sysctl -qw net.ipv6.conf.eth0.accept_ra=0")
+        command(f"ip -n {place.mobile} addr add 2001:db8:b::2/64 dev eth0 nodad")
+        command(f"ip -n {place.mobile} route replace default via 2001:db8:b::ff dev eth0 metric 1")
+        command(f"ip -n {place.router} route add 2001:db8:e::/64 via 2001:db8:b::2")
+        for burst in ([], ["--burst"]):
+            process = place.start(
+                place.mobile,
+                *("-m", "mip6ha.mobile_cli", "load", "-c", f"{tmp_path}/load.toml"),
+                *("--json", f"{tmp_path}/load.json", *burst),
+            )
+            assert process.wait(30) == 0
+            report = json.loads((tmp_path / "load.json").read_text())
+            assert report["ok"]
+            assert [phase["phase"] for phase in report["phases"]] == [
+                "register",
+                "refresh",
+                "move",
+                "deregister",
+            ]
+            assert {phase["accepted"] for phase in report["phases"]} == {300}
+        assert "2001:db8:e::" not in command(f"ip -n {place.mobile} -6 route")

@@ -1,0 +1,109 @@
+"""``mip6mn check``: what is wrong is told by file, key and allowed values; key material never is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mip6ha.ipsec.policy import Direction
+from mip6ha.mobile_cli import main
+from mip6ha.mobile_config import load, load_load
+from mip6ha.wire import address
+
+NODE = """
+[mobile_node]
+home_address = "2001:db8:a::100"
+home_agent = "2001:db8:a::1"
+interface = "eth0"
+"""
+SA = """
+[[mobile_node.sa]]
+use = "signalling"
+direction = "out"
+spi = 0x2000
+encryption = "aes-gcm-16"
+encryption_key = "000102030405060708090a0b0c0d0e0fa0a1a2a3"
+"""
+LOAD = """
+[load]
+home_agent = "2001:db8:a::1"
+first_home_address = "2001:db8:a::1:0"
+count = 10
+first_spi = 0x10000
+encryption = "aes-gcm-16"
+secret = "000102030405060708090a0b0c0d0e0f"
+care_of_prefix = "2001:db8:e::/64"
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    path = directory / "mn.toml"
+    path.touch(0o600)
+    path.write_text(text)
+    return path
+
+
+def test_defaults(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, NODE + SA))
+    assert loaded.parameters.home_address == address("2001:db8:a::100")
+    assert loaded.parameters.lifetime == 60
+    assert not loaded.parameters.care_of_dad
+    assert loaded.edge.home_prefix == "2001:db8:a::/64"
+    assert loaded.edge.events is None
+    (association,) = loaded.parameters.associations
+    assert association.direction is Direction.OUT
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, NODE + 'events = "e.jsonl"\nstate_dir = "s"\n'))
+    assert (loaded.edge.events, loaded.edge.state_dir) == (tmp_path / "e.jsonl", tmp_path / "s")
+
+
+def test_a_load_configuration(tmp_path: Path) -> None:
+    loaded = load_load(written(tmp_path, LOAD))
+    assert (loaded.count, loaded.care_of_prefix_text) == (10, "2001:db8:e::/64")
+    assert load_load(tmp_path / "mn.toml", 99).count == 99
+
+
+BROKEN = [
+    ("", "mobile_node: is missing"),
+    ("[mobile_node]\n", "mobile_node.home_address: is missing"),
+    (NODE + "lifetime = 3\n", "mobile_node.lifetime: is out of range"),
+    (NODE + "care_of_dat = true\n", "mobile_node.care_of_dat: unknown key"),
+    (NODE + 'link_local = "yes"\n', "mobile_node.link_local"),
+    (NODE.replace("eth0", "an interface"), "mobile_node.interface"),
+    (NODE.replace("::100", "::1"), "mobile_node.home_address: is the home agent's"),
+    (NODE + 'interface_identifier = "0011"\n', "mobile_node.interface_identifier: has a wrong length"),
+    (NODE + 'tun_name = "eth0"\n', "mobile_node.tun_name: is the interface's"),
+    (NODE + SA.replace("0x2000", "12"), "mobile_node.sa[0].spi"),
+    (NODE + SA.replace("a0a1a2a3", ""), "mobile_node.sa[0].encryption_key: has 16 octets"),
+    (NODE + SA + SA, "mobile_node.sa[1].spi: is used twice"),
+    (NODE + 'keys_file = "none.keys"\n', "none.keys"),
+    (NODE + "[mobile_node", "TOML"),
+    (LOAD.replace("count = 10", "count = 0"), "load.count"),
+    (LOAD.replace("/64", "/56"), "load.care_of_prefix: has a wrong length"),
+    (LOAD.replace("secret", "keys"), "load.keys: names no keys"),
+    (LOAD.replace("0x10000", "0xffffffff"), "load.first_spi: leaves too few SPIs"),
+    (LOAD.replace("08090a0b0c0d0e0f", ""), "load.secret: is no secret"),
+    (LOAD.replace("aes-gcm-16", "aes-cbc"), "load.integrity"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN, ids=[told for _, told in BROKEN])
+def test_a_broken_configuration_is_told(tmp_path: Path, text: str, told: str) -> None:
+    path = written(tmp_path, text)
+    done = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert told in done.stderr
+    assert "allowed: " in done.stderr
+    assert "0102030405060708" not in done.output
+
+
+@pytest.mark.parametrize("text", [NODE + SA, LOAD], ids=["run", "load"])
+def test_a_good_one_is_usable(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    done = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert (done.exit_code, done.output) == (0, f"{path}: usable\n")
