@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -37,13 +38,24 @@ _GONE = frozenset((errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.ENODEV, errno.
 
 
 class MobileNetwork:
-    """One interface and one TUN (by name and index); every change is made at once."""
+    """One interface and one TUN (by name and index); every change is made at once.
 
-    def __init__(self, interface: str, tun: tuple[str, int], home_address: bytes, home_prefix: str) -> None:
+    ``prefixes`` are the mobile network's (RFC 3963), as (address, length).
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        tun: tuple[str, int],
+        home_address: bytes,
+        home_prefix: str,
+        prefixes: Sequence[tuple[bytes, int]] = (),
+    ) -> None:
         self._name = interface
         self._tun_name, self._tun = tun
         self._home_address = text(home_address)
         self._home_prefix = home_prefix
+        self._prefixes = [(text(prefix), length) for prefix, length in prefixes]
         self._kernel = IPRoute()
         self._interface = socket.if_nametoindex(interface)
 
@@ -64,11 +76,16 @@ class MobileNetwork:
         self._kernel.addr(
             "replace", family=_INET6, index=self._tun, address=self._home_address, prefixlen=128, flags=2
         )
-        rules: tuple[dict[str, Any], ...] = (
-            {"dst": "fe80::", "dst_len": 10, "table": _MAIN_TABLE},
-            {"iifname": self._tun_name, "table": EMULATOR_TABLE},
-            {"iifname": "lo", "table": APPLICATION_TABLE},
-        )
+        rules: list[dict[str, Any]] = [
+            {"dst": prefix, "dst_len": length, "table": _MAIN_TABLE}
+            for prefix, length in (("fe80::", 10), *self._prefixes)
+        ]
+        rules.append({"iifname": self._tun_name, "table": EMULATOR_TABLE})
+        rules.append({"iifname": "lo", "table": APPLICATION_TABLE})
+        rules += [
+            {"src": prefix, "src_len": length, "table": APPLICATION_TABLE}
+            for prefix, length in self._prefixes
+        ]
         for position, rule in enumerate(rules):
             priority = _FIRST_PRIORITY + position
             self._kernel.rule("add", family=_INET6, priority=priority, protocol=PROTOCOL, **rule)

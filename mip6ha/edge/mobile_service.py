@@ -120,7 +120,9 @@ class MobileNodeService(Service):
         switches = Switches(edge.state_dir / "switches.json")
         undo.callback(switches.restore)
         tun = edge.tun_name, self._tun.interface
-        self._network = MobileNetwork(edge.interface, tun, parameters.home_address, edge.home_prefix)
+        self._network = MobileNetwork(
+            edge.interface, tun, parameters.home_address, edge.home_prefix, parameters.prefixes
+        )
         undo.callback(self._network.close)
         self._network.open(switches, counters)
         self._neighbours = HomeLink(edge.interface, counters)

@@ -31,20 +31,27 @@ def associations(*, at_mobile_node: bool, payload: bool) -> str:
     return "".join(tables)
 
 
-def configure(place: World, *, payload: bool, dad: bool = False) -> None:
+def configure(
+    place: World, *, payload: bool = False, dad: bool = False, mobile_node: str = "", prefixes: str = ""
+) -> None:
     directory = place.directory
+    networks = f"mobile_network_prefixes = [{prefixes}]\n"
     for name in ("ha.toml", "mn.toml"):
         (directory / name).touch(0o600)
     (directory / "ha.toml").write_text(
         f'[home_agent]\naddress = "{HOME_AGENT}"\nhome_link = "eth0"\nhome_prefixes = ["2001:db8:a::/64"]\n'
         f'tun_name = "ha0"\nduplicate_address_detection = false\ncontrol_socket = "{directory}/ha.sock"\n'
         f'state_dir = "{directory}/ha-state"\n[[mobile_node]]\nname = "mn"\nhome_address = "{HOME_ADDRESS}"\n'
+        + networks
         + associations(at_mobile_node=False, payload=payload)
     )
     (directory / "mn.toml").write_text(
         f'[mobile_node]\nhome_address = "{HOME_ADDRESS}"\nhome_agent = "{HOME_AGENT}"\ninterface = "eth0"\n'
         f'tun_name = "mn0"\nstate_dir = "{directory}/mn-state"\nevents = "{directory}/events.jsonl"\n'
-        f"care_of_dad = {str(dad).lower()}\n" + associations(at_mobile_node=True, payload=payload)
+        f"care_of_dad = {str(dad).lower()}\n"
+        + mobile_node
+        + networks
+        + associations(at_mobile_node=True, payload=payload)
     )
 
 
@@ -72,9 +79,9 @@ def happens(place: World, name: str, after: int) -> int:
 class Talk:
     """An echo server at the correspondent, a client at the home address."""
 
-    def __init__(self, place: World) -> None:
+    def __init__(self, place: World, source: str = "::") -> None:
         self._server = inside(place.router, lambda: self._bound(CORRESPONDENT, 7))
-        self.client = inside(place.mobile, lambda: self._bound("::", 0))
+        self.client = inside(place.mobile, lambda: self._bound(source, 0))
         self._thread = threading.Thread(target=self._echo, daemon=True)
         self._thread.start()
 
@@ -95,9 +102,9 @@ class Talk:
             except OSError:
                 return
 
-    def works(self) -> bytes | None:
+    def works(self, data: bytes = b"hello") -> bytes | None:
         """One exchange; what the correspondent saw."""
-        self.client.sendto(b"hello", (CORRESPONDENT, 7))
+        self.client.sendto(data, (CORRESPONDENT, 7))
         try:
             return self.client.recv(2048)
         except TimeoutError:
@@ -124,6 +131,9 @@ def test_away_and_home_again(tmp_path: Path, payload: bool) -> None:
             assert eventually(talk.works) == b"hello from " + HOME_ADDRESS.encode()
             # Through the home agent: nothing that the correspondent saw names the foreign link.
             assert talk.works() == b"hello from " + HOME_ADDRESS.encode()
+        # Longer than the tunnel takes: both senders are told, and send fragments.
+        large = bytes(1430)
+        assert eventually(lambda: talk.works(large)) == large + b" from " + HOME_ADDRESS.encode()
         place.plug("home")
         count = happens(place, "deregistered", count)
         assert eventually(talk.works) == b"hello from " + HOME_ADDRESS.encode()
@@ -181,6 +191,33 @@ def test_a_care_of_address_in_use_is_not_taken(tmp_path: Path) -> None:
         command(f"ip -n {place.router} addr add {taken}/64 dev two nodad")
         place.plug("two")
         happens(place, "care_of_address_conflict", count)
+
+
+def test_a_mobile_network_shares_the_tunnel(tmp_path: Path) -> None:
+    with world(tmp_path) as place:
+        configure(place, prefixes='"2001:db8:f::/64"')
+        start_home_agent(place)
+        command(f"ip -n {place.mobile} addr add 2001:db8:f::1/64 dev lo nodad")
+        command(f"ip -n {place.router} route add 2001:db8:f::/64 via {HOME_AGENT}")
+        place.plug("one")
+        start(place)
+        happens(place, "binding_acknowledged", 0)
+        talk = Talk(place, "2001:db8:f::1")
+        assert eventually(talk.works) == b"hello from 2001:db8:f::1"
+        talk.close()
+
+
+def test_a_stop_deregisters_where_that_is_wanted(tmp_path: Path) -> None:
+    with world(tmp_path) as place:
+        configure(place, mobile_node="deregister_at_stop = true\n")
+        start_home_agent(place)
+        place.plug("one")
+        process = start(place)
+        count = happens(place, "binding_acknowledged", 0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+        happens(place, "deregistered", count)
+        assert nothing_is_left(place)
 
 
 def test_many_mobile_nodes(tmp_path: Path) -> None:
