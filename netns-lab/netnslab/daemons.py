@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,7 @@ def write_configuration(directory: Path, stem: str, text: str, associations: Seq
 
 
 def network_state(network: Network, node: str) -> set[str]:
-    """What a daemon could leave behind in a namespace: links, addresses, routes, rules,
-    neighbour proxies.
-    """
+    """What a daemon could leave behind: links, addresses, routes, rules, neighbour proxies, switches."""
     questions = (
         ("link", "-br", "link", "show"),
         ("address", "-6", "-o", "address", "show", "scope", "global"),
@@ -161,7 +160,7 @@ class HomeAgentDaemon:
 
     def start(self, processes: Processes, network: Network, node: str) -> None:
         """Start it; returns when it answers on its control socket's path."""
-        argv = [*_HOME_AGENT, "run", "-c", self._configuration]
+        argv = [*_HOME_AGENT, "run", "--log-format", "json", "-c", self._configuration]
         self._running = processes.start("ha", argv, network.namespace(node), _ENVIRONMENT)
         self._running.wait_for("control socket", self._socket.exists, READY_LIMIT)
 
@@ -180,6 +179,18 @@ class HomeAgentDaemon:
         if self._running is None:
             raise ProcessFailed("the home agent was not started")
         return self._running.stop()
+
+    def tell(self, timeline: Timeline) -> None:
+        """Add what it logged to a timeline, to the millisecond that its log has."""
+        if self._running is None:
+            raise ProcessFailed("the home agent was not started")
+        for line in self._running.stderr.read_text().splitlines():
+            if line.startswith("{"):
+                entry = json.loads(line)
+                when = datetime.fromisoformat(entry.pop("time")).timestamp() - timeline.epoch_offset
+                name = entry.pop("event")
+                detail = " ".join(f"{key}={value}" for key, value in entry.items() if key != "level")
+                timeline.add(name, detail, source="ha", at=when, live=False)
 
 
 class MobileNodeDaemon:

@@ -17,7 +17,7 @@ from .probes import Phase, Stream, longest_gap, losses_by_phase
 from .scenario import Check, Options, Outcome
 from .timeline import Timeline
 
-__all__ = ["Recording", "examine"]
+__all__ = ["Recording", "Wire", "examine", "judge", "read_captures"]
 
 REGISTRATION_LIMIT_MS = 20.0
 OWN_SHARE_LIMIT_MS = 50.0
@@ -53,7 +53,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class Message:
     """A Mobility Header, where it was seen and in which frame."""
 
     link: str
@@ -62,24 +62,26 @@ class _Message:
 
     @property
     def deregisters(self) -> bool:
+        """Whether it asks for the end of a binding, or answers that."""
         return self.mobility.lifetime == 0
 
     @property
     def accepts(self) -> bool:
+        """Whether it is a BA that accepts (RFC 6275 6.1.8: below 128)."""
         status = self.mobility.status
         return self.mobility.kind == BINDING_ACKNOWLEDGEMENT and status is not None and status < 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Wire:
+class Wire:
     """What tshark found, per link."""
 
     frames: dict[str, list[Frame]]
 
-    def messages(self, *kinds: int, links: Iterable[str] | None = None) -> list[_Message]:
+    def messages(self, *kinds: int, links: Iterable[str] | None = None) -> list[Message]:
         """Mobility Headers of some kinds (all without any) on some links (all without any)."""
         return [
-            _Message(link, frame, frame.mobility)
+            Message(link, frame, frame.mobility)
             for link in (self.frames if links is None else links)
             for frame in self.frames[link]
             if frame.mobility is not None and (not kinds or frame.mobility.kind in kinds)
@@ -93,8 +95,12 @@ class _Wire:
 
 
 def examine(recording: Recording) -> Outcome:
+    """Read the captures and judge the run."""
+    return judge(recording, read_captures(recording))
+
+
+def judge(recording: Recording, wire: Wire) -> Outcome:
     """Figures, checks, and what the report draws."""
-    wire = _read_captures(recording)
     outcome = Outcome(streams=recording.streams)
     outcome.phases = _phases(recording)
     figures = outcome.figures
@@ -122,14 +128,15 @@ def examine(recording: Recording) -> Outcome:
     return outcome
 
 
-def _read_captures(recording: Recording) -> _Wire:
+def read_captures(recording: Recording) -> Wire:
+    """Let tshark read every capture once."""
     tshark = Tshark(recording.directory / "wireshark")
     with ThreadPoolExecutor(max_workers=2) as pool:
         frames = pool.map(tshark.frames, recording.captures.values())
-        return _Wire(dict(zip(recording.captures, frames, strict=True)))
+        return Wire(dict(zip(recording.captures, frames, strict=True)))
 
 
-def _first_answer(wire: _Wire, link: str, deregistration: bool) -> tuple[_Message, _Message] | None:
+def _first_answer(wire: Wire, link: str, deregistration: bool) -> tuple[Message, Message] | None:
     """The first BU of a kind on a link, and the first BA after it that accepts it or a retransmission of
     it.
     """
@@ -145,12 +152,12 @@ def _first_answer(wire: _Wire, link: str, deregistration: bool) -> tuple[_Messag
     return None
 
 
-def _registration_ms(wire: _Wire) -> float | None:
+def _registration_ms(wire: Wire) -> float | None:
     pair = _first_answer(wire, "foreign1", deregistration=False)
     return round((pair[1].frame.time - pair[0].frame.time) * 1000, 3) if pair else None
 
 
-def _signalling(recording: Recording, wire: _Wire) -> list[dict[str, object]]:
+def _signalling(recording: Recording, wire: Wire) -> list[dict[str, object]]:
     """Each exchange as it was on the mobile node's own link."""
     found: list[dict[str, object]] = []
     zero = recording.timeline.epoch_offset + recording.timeline.start
@@ -225,14 +232,14 @@ def _move_figures(recording: Recording, link: str, name: str) -> tuple[Phase, di
     }
 
 
-def _deregistered(recording: Recording, wire: _Wire) -> bool:
+def _deregistered(recording: Recording, wire: Wire) -> bool:
     """All three agree: the mobile node, the BA on the wire, the home agent's empty cache."""
     told = any(event["event"] == "deregistered" for event in recording.events)
     answered = _first_answer(wire, "home", deregistration=True) is not None
     return told and answered and not recording.shown["bindings_at_home"]
 
 
-def _protocol_checks(recording: Recording, wire: _Wire, figures: dict[str, Any]) -> list[Check]:
+def _protocol_checks(recording: Recording, wire: Wire, figures: dict[str, Any]) -> list[Check]:
     registration = figures["registration_ms"]
     dad = DAD_MS if recording.options.dad else 0.0
     limit = dad + REGISTRATION_LIMIT_MS
@@ -266,7 +273,7 @@ def _protocol_checks(recording: Recording, wire: _Wire, figures: dict[str, Any])
     return checks
 
 
-def _traffic_checks(recording: Recording, outcome: Outcome, wire: _Wire) -> list[Check]:
+def _traffic_checks(recording: Recording, outcome: Outcome, wire: Wire) -> list[Check]:
     checks = []
     steady = [phase for phase in outcome.phases if phase.name in ACCESS_LINKS]
     for stream in outcome.streams:
@@ -287,7 +294,7 @@ def _traffic_checks(recording: Recording, outcome: Outcome, wire: _Wire) -> list
     return checks
 
 
-def _wire_checks(recording: Recording, wire: _Wire) -> list[Check]:
+def _wire_checks(recording: Recording, wire: Wire) -> list[Check]:
     both = wire.messages(BINDING_UPDATE, BINDING_ACKNOWLEDGEMENT)
     every = wire.messages()
     # On the home link a BU from away is seen again between home router and home agent.

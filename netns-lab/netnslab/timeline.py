@@ -35,11 +35,16 @@ class Timeline:
     epoch_offset: float = field(default_factory=lambda: time.time() - time.monotonic())
     marks: list[Mark] = field(default_factory=list)
 
-    def add(self, name: str, detail: str = "", *, source: str = "lab", at: float | None = None) -> Mark:
-        """Note something that happens now, or that happened at a monotonic time."""
+    def add(
+        self, name: str, detail: str = "", *, source: str = "lab", at: float | None = None, live: bool = True
+    ) -> Mark:
+        """Note something that happens now, or that happened at a monotonic time; tell the listener if
+        `live`.
+        """
         mark = Mark(time.monotonic() if at is None else at, source, name, detail)
         self.marks.append(mark)
-        self.listener(mark)
+        if live:
+            self.listener(mark)
         return mark
 
     def in_order(self) -> list[Mark]:

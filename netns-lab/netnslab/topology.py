@@ -153,6 +153,9 @@ class Network:
         for node in self.topology.nodes:
             ip_batch(self.namespace(node.name), self._node_lines(node))
         self._switch = Switch(NAMESPACE_DIRECTORY / self.namespace(SWITCH))
+        for attachment in self.topology.attachments:
+            if attachment.link is not None:
+                self.attach(attachment.node, attachment.interface, attachment.link)
 
     def close(self) -> None:
         """Remove what `open` made; safe to call twice and after a partial `open`."""
@@ -218,8 +221,6 @@ class Network:
                 f"link add name {port} index {FIRST_PORT_INDEX + offset} mtu {attachment.mtu} type veth peer "
                 f"name {attachment.interface} mtu {attachment.mtu} netns {self.namespace(attachment.node)}"
             )
-            if attachment.link is not None:
-                yield f"link set {port} master {self.bridge(attachment.link)} up"
 
     def _node_lines(self, node: Node) -> Iterable[str]:
         yield "link set lo up"

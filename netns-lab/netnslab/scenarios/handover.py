@@ -163,6 +163,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     mobile_node.pause(SETTLE)
     streams = stage.probes.finish()
     stage.exit_status = {"mn": mobile_node.stop(), "ha": stage.home_agent.stop()}
+    stage.home_agent.tell(timeline)
     timeline.add("daemons_stopped", f"exit status {stage.exit_status}")
     after = {node: network_state(network, node) for node in before}
     stage.left_behind = {node: sorted(before[node] ^ after[node]) for node in before}

@@ -1,0 +1,1 @@
+"""Tests of the lab, and the lab as a test of everything else."""
