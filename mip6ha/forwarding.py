@@ -115,8 +115,8 @@ class Forwarding:
                 raise Refused("selector_mismatch")
         elif demanded is not None:
             raise Refused("unprotected_payload")
-        self._counters["tunnelled_in"] += 1
         effects.append(SendPacket(tunnel.with_outer_congestion(packet, outer.flow)))
+        self._counters["tunnelled_in"] += 1
 
     def tunnel_error(self, icmp: icmpv6.Icmp, now: float, effects: list[Effect]) -> None:
         """An ICMPv6 error about a packet sent from here (RFC 2473 8.2)."""
