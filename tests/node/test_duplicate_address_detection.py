@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mip6ha.binding.messages import Status
@@ -23,7 +25,7 @@ LINK_LOCAL = address("fe80::100")
 HOME = address("2001:db8:a::100")
 
 
-def world_of(node: MobileNode, **settings: object) -> World:
+def world_of(node: MobileNode, **settings: Any) -> World:
     return World(node, duplicate_address_detection=True, **settings)
 
 

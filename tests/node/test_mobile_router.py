@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mip6ha.binding.messages import MobileNetworkPrefix, OptionType, Status, mobile_network_prefix_option
@@ -36,7 +38,7 @@ WIDE, NARROW, OTHER = prefix("2001:db8:aa::/48"), prefix("2001:db8:aa:1::/64"), 
 HOME = address("2001:db8:a::100")
 
 
-def brings(*prefixes: MobileNetworkPrefix) -> dict[str, object]:
+def brings(*prefixes: MobileNetworkPrefix) -> dict[str, Any]:
     return {"flags": A | H | R, "options": [mobile_network_prefix_option(each) for each in prefixes]}
 
 

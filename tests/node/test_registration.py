@@ -15,6 +15,7 @@ from mip6ha.effects import (
     SendPacket,
     SetTunnel,
 )
+from mip6ha.ipsec.algorithms import Transform
 from mip6ha.ipsec.policy import Use
 from mip6ha.mobility import Option
 from mip6ha.wire import address
@@ -23,6 +24,7 @@ from .world import (
     CARE_OF_1,
     CARE_OF_2,
     CBC,
+    GCM,
     HOME_AGENT,
     HOME_PREFIX,
     A,
@@ -41,10 +43,10 @@ from .world import (
 LINK_LOCAL = address("fe80::100")
 
 
-@pytest.mark.parametrize("protection", [None, CBC], ids=["gcm", "cbc"])
+@pytest.mark.parametrize("protection", [GCM, CBC], ids=["gcm", "cbc"])
 @pytest.mark.parametrize("use", [Use.BINDING, Use.SIGNALLING])
-def test_a_registration_forwards_then_defends_then_answers(use: Use, protection: object) -> None:
-    node = MobileNode("2001:db8:a::100", use, **({"protection": protection} if protection else {}))
+def test_a_registration_forwards_then_defends_then_answers(use: Use, protection: Transform) -> None:
+    node = MobileNode("2001:db8:a::100", use, protection=protection)
     world = World(node)
     found = world.receive(node.update())
     assert dataplane(found) == [
