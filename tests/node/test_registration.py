@@ -215,7 +215,7 @@ def test_a_refused_move_leaves_the_registration_alone() -> None:
     node = MobileNode()
     world = World(node)
     node.register(world)
-    before = world.state()[0]  # type: ignore[index]
+    before = world.state().bindings
     node.acknowledged(world.receive(node.update(CARE_OF_2, alternate=address("ff0e::1"))))
     assert world.state()[0] == before  # type: ignore[index]
 

@@ -73,6 +73,15 @@ class Answer(NamedTuple):
     spi: int | None
 
 
+class Snapshot(NamedTuple):
+    """All that a home agent remembers, comparable."""
+
+    bindings: list[list[object]]
+    associations: list[tuple[int, int, tuple[int, int] | None]]
+    deadline: float | None
+    tunnels: dict[bytes, bytes]
+
+
 class Dataplane:
     """What the effects have made of the world; every effect must fit what is there."""
 
@@ -191,10 +200,10 @@ class World:
             if association.direction is Direction.OUT:
                 assert association.sequence <= min(association.limit, plane.reserved)
 
-    def state(self) -> object:
+    def state(self) -> Snapshot:
         """Everything a dropped packet must leave alone, comparable. Counters are apart."""
         agent = self.agent
-        return (
+        return Snapshot(
             [
                 [getattr(binding, name) for name in Binding.__slots__]
                 for binding in sorted(agent.cache, key=lambda binding: binding.home_address)
