@@ -77,7 +77,7 @@ class Snapshot(NamedTuple):
     """All that a home agent remembers, comparable."""
 
     bindings: list[list[object]]
-    associations: list[tuple[int, int, tuple[int, int] | None]]
+    associations: list[tuple[int, int, int, int]]
     deadline: float | None
     tunnels: dict[bytes, bytes]
 
@@ -209,7 +209,7 @@ class World:
                 for binding in sorted(agent.cache, key=lambda binding: binding.home_address)
             ],
             [
-                (each.spi, each.sequence, each.window and (each.window.top, each.window.bitmap))
+                (each.spi, each.sequence, *((each.window.top, each.window.bitmap) if each.window else (0, 0)))
                 for each in agent.associations.database
             ],
             agent.next_deadline(),
