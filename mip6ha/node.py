@@ -13,6 +13,7 @@ from collections.abc import Callable
 from . import icmpv6, ipv6
 from .associations import Associations
 from .binding import messages
+from .binding.authentication import MessageAuthentication
 from .binding.cache import Binding, BindingCache, State
 from .binding.discovery import anycast_address, discovery_reply, prefix_advertisement
 from .binding.messages import (
@@ -22,6 +23,7 @@ from .binding.messages import (
     ErrorStatus,
     MessageType,
     OptionType,
+    Status,
     UpdateFlag,
 )
 from .binding.registration import Action, Before, Outcome, RegistrationPolicy, Registrations
@@ -95,6 +97,7 @@ class HomeAgent:
             parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
         )
         self._mobile_nodes: dict[bytes, MobileNodeParameters] = {}
+        self._authentications: dict[bytes, MessageAuthentication] = {}
         for mobile_node in parameters.mobile_nodes:
             self._admit(mobile_node)
         self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
@@ -284,8 +287,8 @@ class HomeAgent:
     def _unprotected_mobility(self, parsed: Packet, octets: bytes, now: float, effects: list[Effect]) -> None:
         source = parsed.logical_source
         if message_type(octets) == MessageType.BINDING_UPDATE:
-            # 10.3.1: a home registration without IPsec is dropped in silence.
-            raise Refused("unprotected_binding_update")
+            self._authenticated_update(source, parsed, octets, now, effects)
+            return
         self._check_home_address_option(parsed, now, effects)
         try:
             messages.parse(octets, source, self.address)
@@ -294,6 +297,30 @@ class HomeAgent:
         except Malformed as bad:
             raise Malformed(bad.reason, parsed.offset + bad.offset, bad.parameter_problem) from None
         raise Refused("unexpected_message")
+
+    def _authenticated_update(  # noqa: PLR0917
+        self, home_address: bytes, parsed: Packet, octets: bytes, now: float, effects: list[Effect]
+    ) -> None:
+        """A Binding Update without IPsec: by RFC 4285 where that is configured, else dropped (10.3.1)."""
+        peer = self._authentications.get(home_address)
+        if peer is None:
+            raise Refused("unprotected_binding_update")
+        if not ipv6.is_routable_unicast(parsed.source):
+            raise Refused("unanswerable_source")
+        try:
+            message = messages.parse(octets, home_address, self.address)
+        except Malformed as bad:
+            raise Refused(bad.reason) from None
+        if type(message) is not BindingUpdate:
+            raise Refused("unexpected_message")
+        status = peer.check(octets, message, parsed.source, home_address)
+        if status is Status.ACCEPTED:
+            self._binding_update(home_address, parsed, message, now, effects)
+        elif self._errors.take(now):
+            refusal = Outcome(Action.REFUSE, status, message.sequence)
+            self._refuse(home_address, parsed.source if parsed.home_address else None, refusal, effects)
+        else:
+            self.counters["errors_suppressed"] += 1
 
     # -- registrations -----------------------------------------------------------------------------
 
@@ -378,7 +405,11 @@ class HomeAgent:
     def _send(
         self, home_address: bytes, via: bytes | None, message: messages.Body, effects: list[Effect]
     ) -> None:
-        octets = messages.build(message, self.address, home_address)
+        peer = self._authentications.get(home_address)
+        if peer is not None and type(message) is BindingAcknowledgement:
+            octets = peer.build(message, self.address, home_address, via or home_address)
+        else:
+            octets = messages.build(message, self.address, home_address)
         self._protect_and_send(home_address, via, MOBILITY, octets, octets[2], effects)
 
     def _protect_and_send(  # noqa: PLR0917
@@ -525,6 +556,13 @@ class HomeAgent:
         self._mobile_nodes[home_address] = mobile_node
         tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
         self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
+        known, wanted = self._authentications.pop(home_address, None), mobile_node.authentication
+        # Where there is an SA for updates, nothing less will do.
+        if wanted is None or self.associations.demands(home_address, MOBILITY, MessageType.BINDING_UPDATE):
+            return
+        if known is None or not known.is_made_of(wanted.spi, wanted.key):
+            known = MessageAuthentication(wanted.spi, wanted.key)
+        self._authentications[home_address] = known
 
     def _dismiss(
         self, home_address: bytes, effects: list[Effect], *, stays: bool
@@ -540,6 +578,8 @@ class HomeAgent:
                 self.cache.end(binding)
             else:
                 self.cache.forget(binding)
+        if not stays:
+            self._authentications.pop(home_address, None)
         self.forwarding.demand_protection(home_address, demanded=False)
         del self._mobile_nodes[home_address]
         return self.associations.dismiss(home_address)
