@@ -17,7 +17,7 @@ from .timeline import Mark, Timeline
 
 __all__ = ["timeline_text", "write_html", "write_json"]
 
-ZOOM_BEFORE, ZOOM_AFTER = 0.2, 0.5
+ZOOM_BEFORE, ZOOM_AFTER = 0.08, 0.12
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222 }
