@@ -298,7 +298,7 @@ class HomeAgent:
             raise Malformed(bad.reason, parsed.offset + bad.offset, bad.parameter_problem) from None
         raise Refused("unexpected_message")
 
-    def _authenticated_update(  # noqa: PLR0917
+    def _authenticated_update(
         self, home_address: bytes, parsed: Packet, octets: bytes, now: float, effects: list[Effect]
     ) -> None:
         """A Binding Update without IPsec: by RFC 4285 where that is configured, else dropped (10.3.1)."""
