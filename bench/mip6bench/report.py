@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -96,8 +97,12 @@ def _shown(value: float) -> str:
 
 def show(figures: Figures) -> None:
     """Print every figure, then the targets."""
-    console = Console()
-    table = Table("figure", "meaning", "for")
+    # A pipe has no width; do not cut what goes there.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    table = Table()
+    table.add_column("figure", no_wrap=True)
+    table.add_column("meaning")
+    table.add_column("for", no_wrap=True)
     table.add_column("value", justify="right")
     for name, value in figures.items():
         if isinstance(value, Mapping):
