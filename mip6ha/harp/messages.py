@@ -110,10 +110,15 @@ class Hello(NamedTuple):
 
 
 class StateRequest(NamedTuple):
-    """SS-REQ: send the state of these home addresses; none, or the unspecified address, means all."""
+    """SS-REQ: send the state of these home addresses; none, or the unspecified address, means all.
+
+    Extension: ``digest`` sums up what the sender has, 255 octets at most, so that the answer can leave
+    it out.
+    """
 
     identifier: int
     home_addresses: tuple[bytes, ...] = ()
+    digest: bytes = b""
 
 
 class StateReply(NamedTuple):
@@ -177,6 +182,7 @@ def _rules(numbers: Numbers) -> dict[int, OptionRule]:
         numbers.term: OptionRule(_TERM.size, exact=True, align=8, at=6),
         numbers.context: OptionRule(FRAGMENT.size, exact=False, align=8, at=4),
         numbers.synchronized_members: OptionRule(0, exact=False),
+        numbers.digest: OptionRule(0, exact=False),
         PREFIX: OPTION_RULES[PREFIX],
         IDENTIFIER: OPTION_RULES[IDENTIFIER],
     }
@@ -230,7 +236,7 @@ def _read_synchronization(body: bytes, found: tuple[Option, ...], numbers: Numbe
         entries = read_entries(found, numbers)
         return StateReply(identifier, flags & _HIGHEST != 0, entries, _read_term(found, numbers))
     if kind == _REQUEST:
-        return StateRequest(identifier, _read_addresses(found, numbers))
+        return StateRequest(identifier, _read_addresses(found, numbers), _read_digest(found, numbers))
     if kind == _ACKNOWLEDGE:
         return StateAcknowledge(identifier, _read_statuses(found, numbers))
     raise Malformed("unknown_state_synchronization_type", 0)
@@ -302,6 +308,13 @@ def _read_addresses(found: tuple[Option, ...], numbers: Numbers) -> tuple[bytes,
     return tuple(addresses)
 
 
+def _read_digest(found: tuple[Option, ...], numbers: Numbers) -> bytes:
+    digests = [(index, data) for index, (kind, data) in enumerate(found) if kind == numbers.digest]
+    if len(digests) > 1:
+        raise Fault("repeated_option", digests[1][0])
+    return digests[0][1] if digests else b""
+
+
 def _read_statuses(found: tuple[Option, ...], numbers: Numbers) -> tuple[tuple[int, bytes], ...]:
     statuses: dict[bytes, int] = {}
     for index, (kind, data) in enumerate(found):
@@ -356,7 +369,10 @@ def _write_hello(message: Hello, numbers: Numbers, extensions: bool) -> _Written
 
 def _write_request(message: StateRequest, numbers: Numbers, extensions: bool) -> _Written:
     fixed = _SYNCHRONIZATION.pack(_REQUEST, 0, message.identifier)
-    return fixed, _addresses(message.home_addresses, numbers)
+    items = _addresses(message.home_addresses, numbers)
+    if extensions and message.digest:
+        items.append(Option(numbers.digest, message.digest))
+    return fixed, items
 
 
 def _write_reply(message: StateReply, numbers: Numbers, extensions: bool) -> _Written:

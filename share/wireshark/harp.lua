@@ -23,6 +23,7 @@ local NUMBERS = {
     { "term", 244, "Term option" },
     { "context", 245, "Context option" },
     { "synchronized_members", 246, "Synchronized Members option" },
+    { "digest", 247, "Digest option" },
 }
 for _, number in ipairs(NUMBERS) do
     harp.prefs[number[1]] = Pref.uint(number[3], number[2], "A type, 0 to 255")
@@ -95,6 +96,7 @@ field("uint8", "context.count", "Fragments")
 field("uint64", "context.generation", "Generation")
 field("bytes", "context.data", "Octets of the context")
 field("uint8", "member", "Synchronized member")
+field("bytes", "digest", "Digest")
 field("uint8", "prefix.length", "Prefix length")
 field("ipv6", "prefix.prefix", "Mobile network prefix")
 field("uint8", "identifier.subtype", "Subtype")
@@ -151,6 +153,11 @@ local OPTIONS = {
     synchronized_members = { "Synchronized Members", 0, false, function(data, tree)
         for at = 0, data and data:len() - 1 or -1 do
             tree:add(f["member"], data(at, 1))
+        end
+    end },
+    digest = { "Digest", 0, false, function(data, tree)
+        if data then
+            tree:add(f["digest"], data)
         end
     end },
     [6] = { "Mobile Network Prefix", 18, true, function(data, tree)
@@ -292,7 +299,9 @@ end
 function harp.dissector(tvb, pinfo, tree)
     local message = tvb:len() >= 8 and message_of(tvb(2, 1):uint())
     if not message then
-        return builtin:call(tvb, pinfo, tree)
+        -- It has marked the packet itself when it raises an error.
+        local fine, taken = pcall(builtin.call, builtin, tvb, pinfo, tree)
+        return fine and taken or tvb:len()
     end
     local length = math.min(8 + 8 * tvb(1, 1):uint(), tvb:len())
     local whole = tvb(0, length):tvb()
