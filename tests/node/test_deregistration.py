@@ -1,4 +1,4 @@
-"""How a registration ends, or is asked to go on: de-registration, expiry, refresh requests (RFC 6275 10.3.2)."""
+"""How a registration ends or is asked to go on: de-registration, expiry, requests (RFC 6275 10.3.2)."""
 
 from __future__ import annotations
 
