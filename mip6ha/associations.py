@@ -74,6 +74,14 @@ class Associations:
         self._floor = max((self._floor, *(each.sequence for each in associations)))
         return associations
 
+    def inbound(self, spi: int) -> SecurityAssociation | None:
+        """The SA that opens packets to the owner's address with ``spi``."""
+        return self.database.inbound(self._address, spi)
+
+    def modes(self, home_address: bytes) -> set[Mode]:
+        """The modes of a home address's SAs."""
+        return {each.mode for each in self.database.of(home_address)}
+
     def demands(self, home_address: bytes, protocol: int, kind: int) -> bool:
         """Whether policy wants such a message from the mobile node protected in transport mode."""
         return self.database.select(home_address, Direction.IN, Mode.TRANSPORT, protocol, kind) is not None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 __all__ = [
     "AnnounceAddress",
+    "ClaimTerm",
     "DefendAddress",
     "Effect",
     "EndProbe",
@@ -19,7 +20,11 @@ __all__ = [
     "ReserveSequences",
     "RoutePrefix",
     "SendPacket",
+    "SendToMember",
     "SetTunnel",
+    "StandDown",
+    "StoreTerm",
+    "TakeOver",
     "UnroutePrefix",
 ]
 
@@ -99,6 +104,33 @@ class ReserveSequences(NamedTuple):
     limit: int
 
 
+class SendToMember(NamedTuple):
+    """Send this ESP packet (protocol 50) from the member's own address to another member."""
+
+    address: bytes
+    packet: bytes
+
+
+class TakeOver(NamedTuple):
+    """Own the home agent address and every defended address on the home link, from now on."""
+
+
+class StandDown(NamedTuple):
+    """Own nothing any more: no answer, no announcement."""
+
+
+class StoreTerm(NamedTuple):
+    """Put a term on stable storage before anything is done under it."""
+
+    term: int
+
+
+class ClaimTerm(NamedTuple):
+    """Ask the arbiter for a term; the answer is ``Member.claim_answered``."""
+
+    term: int
+
+
 class Event(NamedTuple):
     """Something an operator wants to read: a name, and fields that never hold keys."""
 
@@ -118,5 +150,10 @@ Effect = (
     | RoutePrefix
     | UnroutePrefix
     | ReserveSequences
+    | SendToMember
+    | TakeOver
+    | StandDown
+    | StoreTerm
+    | ClaimTerm
     | Event
 )

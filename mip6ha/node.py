@@ -8,7 +8,7 @@ Not covered: route optimisation as a correspondent node, multicast, IPv4 (RFC 55
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from . import icmpv6, ipv6
 from .associations import Associations
@@ -22,6 +22,7 @@ from .binding.messages import (
     BindingUpdate,
     ErrorStatus,
     MessageType,
+    MobileNetworkPrefix,
     OptionType,
     Status,
     UpdateFlag,
@@ -71,10 +72,17 @@ class HomeAgent:
     """One home agent address with its mobile nodes.
 
     ``random`` yields that many random octets; ``now`` is always the same monotonic clock, in seconds.
-    ``counters`` counts what happened by name; every drop has its reason there.
+    ``counters`` counts what happened by name; every drop has its reason there. ``associations`` is given
+    where their numbers are shared with others.
     """
 
-    def __init__(self, parameters: HomeAgentParameters, random: Callable[[int], bytes], now: float) -> None:
+    def __init__(
+        self,
+        parameters: HomeAgentParameters,
+        random: Callable[[int], bytes],
+        now: float,
+        associations: Associations | None = None,
+    ) -> None:
         self.parameters = parameters
         self.address = parameters.address
         self.counters: Counter[str] = Counter()
@@ -92,7 +100,9 @@ class HomeAgent:
                 refresh_request=parameters.refresh_request,
             ),
         )
-        self.associations = Associations(parameters.address, random, parameters.sequence_floor)
+        self.associations = associations or Associations(
+            parameters.address, random, parameters.sequence_floor
+        )
         self.forwarding = Forwarding(
             parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
         )
@@ -102,16 +112,25 @@ class HomeAgent:
             self._admit(mobile_node)
         self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
         self._reassembler = ipv6.Reassembler()
+        self.changed: list[bytes] | None = None
+        """Home addresses whose context changed, where somebody wants to know; he empties it."""
+        self.frozen = ""
+        """Why signalling is refused for the moment (a drop reason), empty when it is not."""
         self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE, now)
 
     # -- inputs ------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         """Own the home agent address and the anycast addresses of discovery."""
-        effects: list[Effect] = [self.associations.reservation()]
-        effects += self._claim(self.address)
-        effects += [DefendAddress(address) for address in sorted(self._anycast)]
-        return effects
+        return [self.associations.reservation(), *self.prepare(), *self.own()]
+
+    def prepare(self) -> list[Effect]:
+        """Everything of :meth:`start` that may be done before this home agent is the one that serves."""
+        return [DefendAddress(self.address), *map(DefendAddress, sorted(self._anycast))]
+
+    def own(self) -> list[Effect]:
+        """Tell the home link that the home agent address is here."""
+        return [AnnounceAddress(self.address)] if self.registrations.policy.announces else []
 
     def receive(self, packet: bytes, now: float) -> list[Effect]:
         """Process one IPv6 packet that was routed here. Whatever is in it, nothing is half-applied."""
@@ -141,21 +160,25 @@ class HomeAgent:
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what the clock asks for."""
-        effects: list[Effect] = []
+        return [effect for effects in self.timeouts(now) for effect in effects]
+
+    def timeouts(self, now: float) -> Iterator[list[Effect]]:
+        """As :meth:`on_timer`, the effects of each mobile node for themselves."""
         for binding, outcome in self.registrations.due(now):
+            effects: list[Effect] = []
             action = outcome.action
             if action is Action.BIND:
                 effects += [EndProbe(address) for address in binding.defended]
                 self._bind(binding, outcome, effects)
             elif action is Action.EXPIRE:
                 self.counters["expiries"] += 1
-                self._withdraw(binding, outcome.before, effects)
+                self.withdraw(binding, outcome.before, effects)
                 self._report("binding_expired", binding, effects)
             elif action is Action.ANNOUNCE:
                 effects += [AnnounceAddress(address) for address in binding.defended]
             else:
                 self._ask_refresh(binding, effects)
-        return effects
+            yield effects
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
@@ -176,7 +199,7 @@ class HomeAgent:
         effects: list[Effect] = []
         for binding in self.cache:
             if binding.state is not State.UNBOUND:
-                self._withdraw(binding, Before(binding.state, prefixes=binding.prefixes), effects)
+                self.withdraw(binding, Before(binding.state, prefixes=binding.prefixes), effects)
         effects += [ReleaseAddress(address) for address in sorted(self._anycast)]
         effects.append(ReleaseAddress(self.address))
         return effects
@@ -247,7 +270,7 @@ class HomeAgent:
 
     def _open(self, parsed: Packet, payload: bytes, now: float, effects: list[Effect]) -> None:
         """ESP: find the SA, check who speaks before any cryptography, open, check the selector."""
-        association = self.associations.database.inbound(self.address, esp.spi(payload))
+        association = self.associations.inbound(esp.spi(payload))
         if association is None:
             raise Refused("unknown_spi")
         home_address = association.home_address
@@ -260,6 +283,8 @@ class HomeAgent:
                 raise Refused("selector_mismatch")
             self.forwarding.decapsulate(inner, parsed, association, effects)
             return
+        if self.frozen:
+            raise Refused(self.frozen)
         # The SA is this home address's: a home address option for anybody else is a lie (RFC 6275 5.1).
         if (parsed.home_address or parsed.source) != home_address:
             raise Refused("home_address_not_of_sa")
@@ -305,6 +330,8 @@ class HomeAgent:
         peer = self._authentications.get(home_address)
         if peer is None:
             raise Refused("unprotected_binding_update")
+        if self.frozen:
+            raise Refused(self.frozen)
         if not ipv6.is_routable_unicast(parsed.source):
             raise Refused("unanswerable_source")
         try:
@@ -345,31 +372,38 @@ class HomeAgent:
             self._report("probing", binding, effects)
         elif action is Action.END:
             binding = self.cache.entry(home_address)
-            self._withdraw(binding, outcome.before, effects)
+            self.withdraw(binding, outcome.before, effects)
             self.counters["deregistrations"] += 1
             self._answer(home_address, parsed.source if parsed.home_address else None, outcome, effects)
             self._report("deregistered", binding, effects, at_home=parsed.home_address is None)
 
     def _bind(self, binding: Binding, outcome: Outcome, effects: list[Effect]) -> None:
         """Forwarding first, then the claim on the home link, then the answer. A refresh only answers."""
-        home_address, care_of_address = binding.home_address, binding.care_of_address
-        bound_before, old_care_of_address, old_prefixes = outcome.before
-        moved = bound_before is State.BOUND
-        if moved and care_of_address == old_care_of_address and binding.prefixes == old_prefixes:
+        before = outcome.before
+        moved = before.state is State.BOUND
+        if not self.forward(binding, before, effects):
             self.counters["refreshes"] += 1
-            self._answer(home_address, binding.source, outcome, effects)
+            self._answer(binding.home_address, binding.source, outcome, effects)
             return
-        if not moved:
-            old_prefixes = ()
-        effects += [UnroutePrefix(*old) for old in old_prefixes if old not in binding.prefixes]
-        effects += [RoutePrefix(*new) for new in binding.prefixes if new not in old_prefixes]
-        effects.append(SetTunnel(home_address, care_of_address))
         if not moved:
             for address in binding.defended:
                 effects += self._claim(address)
         self.counters["moves" if moved else "registrations"] += 1
-        self._answer(home_address, binding.source, outcome, effects)
+        self._answer(binding.home_address, binding.source, outcome, effects)
         self._report("moved" if moved else "registered", binding, effects)
+
+    def forward(self, binding: Binding, before: Before, effects: list[Effect]) -> bool:
+        """Make forwarding that of ``binding``, which was ``before``; whether anything is different."""
+        bound_before, old_care_of_address, old_prefixes = before
+        if bound_before is not State.BOUND:
+            old_care_of_address, old_prefixes = None, ()
+        prefixes = binding.prefixes
+        if binding.care_of_address == old_care_of_address and prefixes == old_prefixes:
+            return False
+        effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
+        effects += [RoutePrefix(*new) for new in prefixes if new not in old_prefixes]
+        effects.append(SetTunnel(binding.home_address, binding.care_of_address))
+        return True
 
     def _claim(self, address: bytes) -> list[Effect]:
         if self.registrations.policy.announces:
@@ -425,6 +459,8 @@ class HomeAgent:
 
         Where the SA is used up nothing is sent, and what was decided stands.
         """
+        if self.changed is not None:
+            self.changed.append(home_address)
         database = self.associations.database
         association = database.select(home_address, Direction.OUT, Mode.TRANSPORT, protocol, kind)
         if association is not None:
@@ -442,7 +478,7 @@ class HomeAgent:
         request = messages.BindingRefreshRequest()
         self._send(binding.home_address, binding.care_of_address, request, effects)
 
-    def _withdraw(self, binding: Binding, before: Before, effects: list[Effect]) -> None:
+    def withdraw(self, binding: Binding, before: Before, effects: list[Effect]) -> None:
         """Undo what :meth:`_bind`, or the probe before it, asked for."""
         if before.state is State.PROBING:
             effects += [EndProbe(address) for address in binding.defended]
@@ -573,7 +609,7 @@ class HomeAgent:
         binding = self.cache.get(home_address)
         if binding is not None:
             before = Before(binding.state, binding.care_of_address, binding.prefixes)
-            self._withdraw(binding, before, effects)
+            self.withdraw(binding, before, effects)
             if stays:
                 self.cache.end(binding)
             else:
@@ -583,6 +619,22 @@ class HomeAgent:
         self.forwarding.demand_protection(home_address, demanded=False)
         del self._mobile_nodes[home_address]
         return self.associations.dismiss(home_address)
+
+    def prefixes_of(self, home_address: bytes) -> tuple[MobileNetworkPrefix, ...]:
+        """The mobile network prefixes that are forwarded for a home address."""
+        binding = self.cache.get(home_address)
+        return binding.prefixes if binding is not None and binding.is_bound else ()
+
+    def name_of(self, home_address: bytes) -> str:
+        """The configured name of a mobile node, empty where there is none."""
+        known = self._mobile_nodes.get(home_address)
+        return known.name if known is not None else ""
+
+    def know(self, home_address: bytes, name: str, modes: set[Mode]) -> None:
+        """Serve a mobile node whose SAs were put into the database from elsewhere, in these modes."""
+        if home_address not in self._mobile_nodes:
+            self._mobile_nodes[home_address] = MobileNodeParameters(home_address, name)
+        self.forwarding.demand_protection(home_address, demanded=Mode.TUNNEL in modes)
 
     def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:
         fields: dict[str, object] = {

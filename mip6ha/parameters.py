@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from .binding.messages import MobileNetworkPrefix
 from .binding.registration import HomePrefix
+from .harp.numbers import DEFAULT as NUMBERS
+from .harp.numbers import Numbers
 from .ipsec.algorithms import Keys, Transform
 from .ipsec.policy import Direction, Use
 from .ipsec.replay import DEFAULT_WINDOW
@@ -17,10 +19,12 @@ from .ipsec.replay import DEFAULT_WINDOW
 __all__ = [
     "AssociationParameters",
     "AuthenticationParameters",
+    "GroupParameters",
     "HomeAgentParameters",
     "HomePrefix",
     "MobileNodeParameters",
     "OtherHomeAgent",
+    "PeerParameters",
 ]
 
 
@@ -62,6 +66,44 @@ class OtherHomeAgent:
 
     address: bytes
     preference: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerParameters:
+    """Another member of a redundant set, and the SAs with it."""
+
+    identity: int
+    address: bytes
+    associations: tuple[AssociationParameters, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupParameters:
+    """A member of a redundant home agent set: itself and its peers. Times are seconds.
+
+    ``identity`` is 1 to 255 and unique in the set. A member has failed after ``failure_factor`` of its
+    hello intervals in silence. ``start_wait`` is how long a starting member listens before it serves
+    alone. ``synchronous``: an acknowledgement to a mobile node waits for the standbys. ``preempt``: become
+    active when preferred, after ``hold_down``. ``arbiter``: terms are taken from one. Without
+    ``extensions`` only what the draft has is sent.
+    """
+
+    group: int
+    identity: int
+    address: bytes
+    peers: tuple[PeerParameters, ...]
+    preference: int = 0
+    hello_interval: float = 0.1
+    failure_factor: float = 3.0
+    start_wait: float = 1.0
+    synchronous: bool = True
+    preempt: bool = False
+    hold_down: float = 1.0
+    retransmission: float = 0.02
+    announcements_per_second: int = 1000
+    arbiter: bool = False
+    extensions: bool = True
+    numbers: Numbers = NUMBERS
 
 
 @dataclass(frozen=True, slots=True)

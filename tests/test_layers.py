@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "harp": {"wire", "ipv6", "mobility", "icmpv6", "binding", "ipsec"},
 }
 ALLOWED["failover"] = ALLOWED["harp"] | {"harp"}
-ALLOWED["parameters"] = {"wire", "binding", "ipsec"}
+ALLOWED["parameters"] = {"wire", "binding", "ipsec", "harp"}
 _CORES = ALLOWED["failover"] | {"failover", "parameters", "effects"}
 ALLOWED["tunnel"] = ALLOWED["binding"]
 ALLOWED["rate"] = set()
@@ -32,7 +32,11 @@ ALLOWED["forwarding"] = _CORES | {"associations", "tunnel"}
 _CORES = ALLOWED["forwarding"] | {"forwarding", "rate"}
 ALLOWED["node"] = _CORES
 ALLOWED["mobile"] = _CORES
-_OUTSIDE = _CORES | {"mobile", "node", "tables", "config", "mobile_config", ""}
+ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}
+ALLOWED["channel"] = ALLOWED["numbering"] | {"harp", "ipv6"}
+ALLOWED["replica"] = _CORES | {"node", "numbering"}
+ALLOWED["member"] = ALLOWED["replica"] | {"replica", "channel"}
+_OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "config", "mobile_config", ""}
 ALLOWED["tables"] = _CORES
 ALLOWED["config"] = _CORES | {"tables"}
 ALLOWED["edge"] = _OUTSIDE

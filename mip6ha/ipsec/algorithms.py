@@ -1,7 +1,8 @@
 """ESP transforms: AES-GCM-16, ChaCha20-Poly1305, AES-CBC and NULL with HMAC.
 
 RFC 8221, 4106, 7634, 4868, 2404. Covered: turning the octets behind SPI and sequence number into
-plaintext and back, key lengths. Not covered: padding, windows, sequence numbers (``esp``). Every primitive is ``cryptography``'s.
+plaintext and back, key lengths. Not covered: padding, windows, sequence numbers (``esp``). Every
+primitive is ``cryptography``'s.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from ..wire import Refused
 
-__all__ = ["AEAD", "ENCRYPTION", "INTEGRITY", "Keys", "Transform", "transform"]
+__all__ = ["AEAD", "ENCRYPTION", "INTEGRITY", "Keys", "Transform", "by_name", "transform"]
 
 _CACHED_CIPHERS = 1024
 
@@ -194,6 +195,17 @@ ENCRYPTION = (*AEAD, "aes-cbc", "null")
 """Names of every encryption."""
 INTEGRITY = tuple(integrity.name for integrity in _HMACS)
 """Names of every separate integrity algorithm."""
+
+
+_BY_NAME: dict[str, Transform] = {each.name: each for each in (*_AEADS.values(), *_COMPOSED.values())}
+
+
+def by_name(name: str) -> Transform:
+    """The transform whose ``name`` is this; ``ValueError`` if there is none."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise ValueError("no such transform") from None
 
 
 def transform(encryption: str, integrity: str | None = None) -> Transform:

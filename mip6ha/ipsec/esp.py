@@ -29,7 +29,8 @@ def spi(packet: bytes) -> int:
 def unprotect(association: SecurityAssociation, packet: bytes) -> tuple[int, bytes]:
     """Open an inbound ESP packet: (next header, payload).
 
-    Raises :class:`Malformed`, or :class:`Refused` with ``replayed``, ``bad_icv`` or ``bad_padding``.
+    Raises :class:`Malformed`, or :class:`Refused` with ``replayed``, ``beyond_replicated_window``,
+    ``bad_icv`` or ``bad_padding``.
     The window advances only when all is well, so that nothing forged can move it.
     """
     transform, window = association.transform, association.window
@@ -44,6 +45,8 @@ def unprotect(association: SecurityAssociation, packet: bytes) -> tuple[int, byt
         high = (sequence >> 32).to_bytes(4, "big")
     if not window.is_new(sequence):
         raise Refused("replayed")
+    if sequence > association.limit:
+        raise Refused("beyond_replicated_window")
     plaintext = transform.open(association.keys, packet, high)
     end = len(plaintext) - 2
     if end < 0:

@@ -42,6 +42,8 @@ class Use(StrEnum):
     """HoTI and HoT through the tunnel."""
     PAYLOAD = "payload"
     """Everything through the tunnel."""
+    HARP = "harp"
+    """All of protocol 135 between two members of a redundant set."""
 
     @property
     def mode(self) -> Mode:
@@ -69,6 +71,7 @@ _SELECTORS = {
     Use.PREFIX: (Selector(_ICMPV6, 146), Selector(_ICMPV6, 147)),
     Use.RETURN_ROUTABILITY: (Selector(_MOBILITY, 1), Selector(_MOBILITY, 3)),
     Use.PAYLOAD: (Selector(), Selector()),
+    Use.HARP: (Selector(_MOBILITY), Selector(_MOBILITY)),
 }
 
 

@@ -45,6 +45,19 @@ class ReplayWindow:
             return True
         return sequence > 0 and behind < self.size and not self.bitmap >> behind & 1
 
+    def merge(self, other: ReplayWindow) -> bool:
+        """Mark all that ``other`` has seen; whether anything was new."""
+        before = self.top, self.bitmap
+        ahead = other.top - self.top
+        seen = other.bitmap
+        if ahead > 0:
+            self.top = other.top
+            self.bitmap <<= min(ahead, self.size)
+        else:
+            seen <<= min(-ahead, self.size)
+        self.bitmap = (self.bitmap | seen) & (1 << self.size) - 1
+        return (self.top, self.bitmap) != before
+
     def advance(self, sequence: int) -> None:
         """Mark ``sequence``, which :meth:`is_new` found new and whose ICV verified."""
         ahead = sequence - self.top

@@ -28,13 +28,17 @@ def counter_limit(transform: Transform, *, esn: bool) -> int:
 class SecurityAssociation:
     """One direction of protection between a home address and its home agent.
 
-    ``sequence`` is the last number sent; ``limit`` the last one that may be sent under the present
-    reservation. ``iv_prefix`` is the upper 24 bits of a counter IV: member id and term, so that two
-    members that both believe to be active never make the same nonce. ``window`` exists inbound only.
+    ``sequence`` is the last number sent, ``limit`` the last one that may be sent under the present
+    reservation, or inbound that may be accepted. ``reserved`` is what was asked for beyond it and
+    ``confirmed`` what of that is acknowledged, in the numbering of ``epoch`` (see ``numbering``).
+    ``iv_prefix`` is the upper 24 bits of a counter IV: member id and term, so that two members that both
+    believe to be active never make the same nonce. ``window`` exists inbound only.
     """
 
     __slots__ = (
+        "confirmed",
         "direction",
+        "epoch",
         "esn",
         "home_address",
         "iv_prefix",
@@ -42,6 +46,7 @@ class SecurityAssociation:
         "limit",
         "mode",
         "packets",
+        "reserved",
         "selector",
         "sequence",
         "spi",
@@ -89,6 +94,8 @@ class SecurityAssociation:
         self.iv_prefix = iv_prefix
         self.window = ReplayWindow(window) if direction is Direction.IN else None
         self.packets = 0
+        self.reserved = self.confirmed = self.limit
+        self.epoch = 0
 
     def __repr__(self) -> str:
         return f"<SecurityAssociation {self.direction} 0x{self.spi:08x} {self.use} {self.transform.name}>"

@@ -34,6 +34,8 @@ def test_every_use_fixes_mode_and_selectors() -> None:
         Use.PREFIX: (Mode.TRANSPORT, Selector(58, 146), Selector(58, 147)),
         Use.RETURN_ROUTABILITY: (Mode.TUNNEL, Selector(135, 1), Selector(135, 3)),
         Use.PAYLOAD: (Mode.TUNNEL, Selector(), Selector()),
+        # Between members: either way all of the Mobility Header.
+        Use.HARP: (Mode.TRANSPORT, Selector(135), Selector(135)),
     }
 
 

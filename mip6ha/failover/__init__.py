@@ -1,0 +1,1 @@
+"""Failover: the context of a mobile node, roles, terms, takeover."""

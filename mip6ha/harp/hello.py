@@ -1,0 +1,78 @@
+"""Who of the set is there: HELLO sequence numbers, intervals, and failure after missed ones.
+
+Covered: one :class:`Neighbor` per other member, its liveness from its own advertised interval.
+Not covered: roles (``failover.machine``), building messages (``member``).
+"""
+
+from __future__ import annotations
+
+from .messages import Hello
+
+__all__ = ["Neighbor"]
+
+_LONGEST_INTERVAL = 60.0
+
+
+class Neighbor:
+    """What HELLOs told about one other member.
+
+    ``factor`` intervals of silence make it failed; ``interval`` is the one it last advertised, seconds.
+    """
+
+    __slots__ = (
+        "_factor",
+        "active",
+        "address",
+        "heard",
+        "identifier",
+        "interval",
+        "preference",
+        "sequence",
+        "synchronized",
+        "term",
+    )
+
+    def __init__(
+        self, identifier: int, address: bytes, preference: int, interval: float, factor: float
+    ) -> None:
+        self.identifier = identifier
+        self.address = address
+        self.preference = preference
+        self.interval = interval
+        self._factor = factor
+        self.heard = float("-inf")
+        self.sequence = -1
+        self.active = False
+        self.term: int | None = None
+        self.synchronized: frozenset[int] = frozenset()
+
+    @property
+    def fails_at(self) -> float:
+        """When silence becomes failure."""
+        return self.heard + self._factor * self.interval
+
+    def is_alive(self, now: float) -> bool:
+        """Whether it was heard recently enough."""
+        return now < self.fails_at
+
+    def take(self, hello: Hello, now: float) -> bool:
+        """Take in a HELLO; ``False`` for one that is not newer than the last, which changes nothing.
+
+        After a failure the sequence may start anywhere: the member may have been restarted.
+        """
+        ahead = (hello.sequence - self.sequence) & 0xFFFF
+        if self.sequence >= 0 and self.is_alive(now) and not 0 < ahead < 0x8000:
+            return False
+        self.sequence = hello.sequence
+        self.heard = now
+        self.interval = min(max(hello.interval, 1) / 1000, _LONGEST_INTERVAL)
+        self.preference = hello.preference
+        self.active = hello.active
+        self.term = hello.term
+        self.synchronized = frozenset(hello.synchronized or ())
+        return True
+
+    def fail(self) -> None:
+        """It said that it leaves: no need to wait."""
+        self.heard = float("-inf")
+        self.active = False

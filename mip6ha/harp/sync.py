@@ -1,0 +1,346 @@
+"""State synchronisation towards other members: what each lacks, what is under way, what waits for it.
+
+Covered: group commit, a bounded number of messages in flight, retransmission, resynchronisation while changes
+go on, and effects that wait until every synchronised standby has the generation they belong to.
+Not covered: the content of a record, who is active, liveness (``failover``, ``member``).
+
+Records are read at the moment they are sent, so a mobile node that changes often is still sent once, and
+what is retransmitted is always the latest generation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Generic, TypeVar
+
+from .messages import StateAcknowledge, StateEntry, StateReply, SynchronizationStatus, entry_size
+
+__all__ = ["Peer", "Progress", "Record", "Replication"]
+
+Held = TypeVar("Held")
+Record = tuple[StateEntry, tuple[int, int]]
+"""An entry ready to send, and its version: (term, generation)."""
+
+_ROOM = 1960
+"""Octets for entries in one message of at most 2048, its frame and own options left out."""
+
+
+class Progress(Enum):
+    """How far a member has what we have."""
+
+    ABSENT = "absent"
+    """Not heard."""
+    SYNCHRONIZING = "synchronizing"
+    """Being brought up to date: it acknowledges what changes, but lacks some of what was before."""
+    SYNCHRONIZED = "synchronized"
+    """Has all that there is, or will have before an effect of it is seen."""
+
+
+class _Message:
+    __slots__ = ("deadline", "versions")
+
+    def __init__(self, versions: dict[bytes, tuple[int, int]], deadline: float) -> None:
+        self.versions = versions
+        self.deadline = deadline
+
+
+class Peer:
+    """Replication towards one member.
+
+    ``dirty`` are home addresses whose latest generation it was not sent, ``backlog`` the ones still to go for
+    its request ``answering``. ``is_mute``: it acknowledges nothing, so nothing waits for it.
+    ``pulled`` says that it told us what it had, ``pushed`` that it was told all.
+    """
+
+    def __init__(self, identifier: int, timeout: float) -> None:
+        self.identifier = identifier
+        self.progress = Progress.ABSENT
+        self.dirty: dict[bytes, None] = {}
+        self.in_flight: dict[tuple[int, tuple[bytes, ...]], _Message] = {}
+        self.backlog: deque[bytes] | None = None
+        self.answering: int | None = None
+        self.pulled = self.pushed = False
+        self.timeout = timeout
+        self.is_mute = False
+        self.waiting_since: float | None = None
+
+    def clear(self) -> None:
+        """Forget everything: it is gone, and asks again when it is back."""
+        self.progress = Progress.ABSENT
+        self.dirty.clear()
+        self.in_flight.clear()
+        self.backlog = self.answering = None
+        self.pulled = self.pushed = False
+        self.is_mute = False
+        self.waiting_since = None
+
+
+def _counts(peer: Peer) -> bool:
+    return peer.progress is not Progress.ABSENT and not peer.is_mute
+
+
+class Replication(Generic[Held]):
+    """Replication of records to a set of members.
+
+    ``record`` yields the current record of a home address (``None``: there is none). Times are seconds:
+    ``timeout`` is the first retransmission, doubled up to ``longest``; a member that acknowledges nothing for
+    ``patience`` no longer counts as synchronised. ``window`` bounds the messages in flight to one member.
+    """
+
+    def __init__(
+        self,
+        members: tuple[int, ...],
+        record: Callable[[bytes], Record | None],
+        *,
+        timeout: float = 0.02,
+        longest: float = 1.0,
+        patience: float = 1.0,
+        window: int = 8,
+    ) -> None:
+        self._record = record
+        self._timeout = timeout
+        self._longest = longest
+        self._patience = patience
+        self._window = window
+        self.peers = {identifier: Peer(identifier, timeout) for identifier in members}
+        self._held: dict[bytes, list[tuple[tuple[int, int], set[int], list[Held]]]] = {}
+        self.holding = 0
+        self._identifier = 0
+
+    # -- what changes ------------------------------------------------------------------------------
+
+    def change(self, home_address: bytes) -> None:
+        """A record changed: every member that is there gets it."""
+        for peer in self.peers.values():
+            if peer.progress is not Progress.ABSENT:
+                peer.dirty[home_address] = None
+
+    def hold(self, home_address: bytes, version: tuple[int, int], effects: list[Held]) -> bool:
+        """Keep ``effects`` until every member that is there has ``version``; ``False`` if there is none."""
+        waiting = {peer.identifier for peer in self.peers.values() if _counts(peer)}
+        if not waiting and home_address not in self._held:
+            return False
+        self._held.setdefault(home_address, []).append((version, waiting, effects))
+        self.holding += 1
+        return True
+
+    def abandon(self) -> list[Held]:
+        """Stop waiting for anybody and return what was held, oldest first for each mobile node."""
+        held = [effect for entries in self._held.values() for _, _, effects in entries for effect in effects]
+        self._held.clear()
+        self.holding = 0
+        return held
+
+    # -- members come and go -----------------------------------------------------------------------
+
+    def appear(self, identifier: int) -> None:
+        """A member is heard that was absent."""
+        peer = self.peers[identifier]
+        peer.clear()
+        peer.progress = Progress.SYNCHRONIZING
+        peer.timeout = self._timeout
+
+    def vanish(self, identifier: int) -> list[Held]:
+        """A member failed; what waited for it alone may go."""
+        self.peers[identifier].clear()
+        return self._release_all(identifier)
+
+    def doubt(self, identifier: int) -> None:
+        """A member no longer has all: it asks for everything again."""
+        peer = self.peers[identifier]
+        if peer.progress is Progress.SYNCHRONIZED:
+            peer.progress = Progress.SYNCHRONIZING
+            peer.pushed = False
+
+    def mute(self, identifier: int) -> list[Held]:
+        """A member is there but acknowledges nothing: until it does, nothing waits for it."""
+        self.doubt(identifier)
+        self.peers[identifier].is_mute = True
+        return self._release_all(identifier)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to wait for."""
+        return not any(map(_counts, self.peers.values()))
+
+    def trust(self, identifier: int) -> None:
+        """A member is known to have all without being told (it was active until now)."""
+        peer = self.peers[identifier]
+        peer.pulled = peer.pushed = True
+
+    def settle(self) -> list[int]:
+        """Members that have caught up since the last call: they count as synchronised from now on."""
+        caught_up = []
+        for peer in self.peers.values():
+            if (
+                peer.progress is Progress.SYNCHRONIZING
+                and peer.pulled
+                and peer.pushed
+                and not peer.dirty
+                and not peer.in_flight
+                and peer.backlog is None
+            ):
+                peer.progress = Progress.SYNCHRONIZED
+                caught_up.append(peer.identifier)
+        return caught_up
+
+    def synchronized(self) -> tuple[int, ...]:
+        """The members that have every acknowledged generation."""
+        return tuple(
+            peer.identifier for peer in self.peers.values() if peer.progress is Progress.SYNCHRONIZED
+        )
+
+    def is_flushed(self, identifier: int) -> bool:
+        """Whether a member has acknowledged everything that there is."""
+        peer = self.peers[identifier]
+        return peer.progress is Progress.SYNCHRONIZED and not peer.dirty and not peer.in_flight
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def answer(self, identifier: int, request: int, home_addresses: Iterable[bytes]) -> None:
+        """A member asked for the state of ``home_addresses``. A repeated request changes nothing."""
+        peer = self.peers[identifier]
+        if peer.answering == request:
+            return
+        peer.answering = request
+        peer.backlog = deque(home_addresses)
+        peer.pushed = False
+
+    def acknowledge(self, identifier: int, message: StateAcknowledge, now: float) -> list[Held]:
+        """Take in a SS-ACK; what waited for it and may go now."""
+        peer = self.peers[identifier]
+        homes = tuple(home_address for _, home_address in message.statuses)
+        sent = peer.in_flight.pop((message.identifier, homes), None)
+        if sent is None:
+            return []
+        peer.timeout = self._timeout
+        peer.is_mute = False
+        peer.waiting_since = now if peer.in_flight else None
+        if not homes and message.identifier == peer.answering:
+            peer.pushed = True
+        released: list[Held] = []
+        for status, home_address in message.statuses:
+            if status == SynchronizationStatus.SUCCESS:
+                self._release(identifier, home_address, sent.versions[home_address], released)
+            else:
+                # It cannot hold this record: nothing may wait for it, nor may it take over.
+                released += self.mute(identifier)
+        return released
+
+    def poll(self, term: int, now: float, most: int = 16) -> list[tuple[int, StateReply]]:
+        """Messages to send now, ``most`` of them a member: (member, message)."""
+        out: list[tuple[int, StateReply]] = []
+        for peer in self.peers.values():
+            if peer.progress is Progress.ABSENT:
+                continue
+            self._retransmit(peer, now)
+            for _ in range(most):
+                if len(peer.in_flight) >= self._window:
+                    break
+                message = self._next_message(peer, term)
+                if message is None:
+                    break
+                reply, versions = message
+                key = (reply.identifier, tuple(versions))
+                peer.in_flight[key] = _Message(versions, now + peer.timeout)
+                if peer.waiting_since is None:
+                    peer.waiting_since = now
+                out.append((peer.identifier, reply))
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When a retransmission is due."""
+        return min(
+            (message.deadline for peer in self.peers.values() for message in peer.in_flight.values()),
+            default=None,
+        )
+
+    def stalled(self, now: float) -> list[int]:
+        """Members that have acknowledged nothing of what they were sent for too long."""
+        return [
+            peer.identifier
+            for peer in self.peers.values()
+            if _counts(peer) and peer.waiting_since is not None and now - peer.waiting_since > self._patience
+        ]
+
+    def _retransmit(self, peer: Peer, now: float) -> None:
+        late = [key for key, message in peer.in_flight.items() if message.deadline <= now]
+        if not late:
+            return
+        peer.timeout = min(peer.timeout * 2, self._longest)
+        for key in late:
+            message = peer.in_flight[key]
+            if message.versions:
+                del peer.in_flight[key]
+                for home_address in message.versions:
+                    peer.dirty[home_address] = None
+            else:
+                # The end of an answer: ask for it to be sent again in its turn.
+                del peer.in_flight[key]
+                peer.backlog = deque()
+
+    def _next_message(self, peer: Peer, term: int) -> tuple[StateReply, dict[bytes, tuple[int, int]]] | None:
+        """Changes first, for somebody waits for them; then what the answer to a request still lacks."""
+        entries: list[StateEntry] = []
+        versions: dict[bytes, tuple[int, int]] = {}
+        room = _ROOM
+        dirty = peer.dirty
+        while dirty:
+            home_address = next(iter(dirty))
+            record = self._record(home_address)
+            if record is not None:
+                room -= entry_size(record[0])
+                if room < 0 and entries:
+                    break
+                entries.append(record[0])
+                versions[home_address] = record[1]
+            del dirty[home_address]
+        if entries:
+            self._identifier = self._identifier + 1 & 0xFFFF
+            return StateReply(self._identifier, True, tuple(entries), term), versions
+        backlog, answering = peer.backlog, peer.answering
+        if backlog is None or answering is None:
+            return None
+        while backlog:
+            home_address = backlog.popleft()
+            record = self._record(home_address)
+            if record is None:
+                continue
+            room -= entry_size(record[0])
+            if room < 0 and entries:
+                backlog.appendleft(home_address)
+                break
+            entries.append(record[0])
+            versions[home_address] = record[1]
+        if not entries:
+            # The end mark: an answer without entries. It waits until all before it is acknowledged.
+            if peer.in_flight:
+                return None
+            peer.backlog = None
+        return StateReply(answering, True, tuple(entries), term), versions
+
+    # -- waiting effects ---------------------------------------------------------------------------
+
+    def _release(
+        self, identifier: int, home_address: bytes, version: tuple[int, int], released: list[Held]
+    ) -> None:
+        entries = self._held.get(home_address)
+        if entries is None:
+            return
+        for held_version, waiting, _ in entries:
+            if held_version <= version:
+                waiting.discard(identifier)
+        while entries and not entries[0][1]:
+            released += entries.pop(0)[2]
+            self.holding -= 1
+        if not entries:
+            del self._held[home_address]
+
+    def _release_all(self, identifier: int) -> list[Held]:
+        released: list[Held] = []
+        endless = (1 << 64, 0)
+        for home_address in list(self._held):
+            self._release(identifier, home_address, endless, released)
+        return released

@@ -1,0 +1,800 @@
+"""A home agent that is a member of a redundant set: everything that makes two of them one.
+
+``receive`` -> the home agent decides -> the context's new generation goes to the standbys -> their
+acknowledgement lets the effects out. Covered: HELLO, election and terms, replication, resynchronisation,
+takeover, planned switches, hand-over after a split (draft-ietf-mip6-hareliability with our extensions).
+Not covered: hard switch with different home agent addresses, tickets, the arbiter itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from . import replica
+from .binding.messages import LIFETIME_UNIT
+from .channel import Channel
+from .effects import (
+    AnnounceAddress,
+    ClaimTerm,
+    DefendAddress,
+    Effect,
+    ReserveSequences,
+    SendPacket,
+    StandDown,
+    StoreTerm,
+    TakeOver,
+)
+from .effects import Event as Notice
+from .failover.context import Context, Version, decode, encode
+from .failover.damping import HoldDown
+from .failover.digest import Digest, bucket
+from .failover.machine import Machine
+from .failover.states import Event, Role
+from .harp.hello import Neighbor
+from .harp.messages import (
+    Body,
+    Control,
+    ControlStatus,
+    ControlType,
+    Hello,
+    StateAcknowledge,
+    StateEntry,
+    StateReply,
+    StateRequest,
+    SynchronizationStatus,
+)
+from .harp.sync import Progress, Record, Replication
+from .ipsec.sad import SecurityAssociation
+from .node import HomeAgent
+from .numbering import SharedAssociations
+from .parameters import GroupParameters, HomeAgentParameters
+from .wire import Malformed, Refused, text
+
+__all__ = ["Member"]
+
+_MOST_HELD = 20_000
+"""Answers that wait for standbys; beyond that mobile nodes get none until some have gone."""
+_LIFETIME = 1800
+_ASK_AGAIN = 2.0
+_FOREVER = float("inf")
+
+
+class _Held(NamedTuple):
+    """What waits for a generation: reservations that stand in it, effects that rely on it."""
+
+    outstanding: list[tuple[SecurityAssociation, int]]
+    effects: list[Effect]
+
+
+class Member:
+    """One member of one group. ``term`` is the highest it has stored, ``random`` yields octets.
+
+    Inputs return effects, to be carried out in their order; :meth:`flush` comes after each batch of inputs.
+    """
+
+    def __init__(
+        self,
+        parameters: HomeAgentParameters,
+        group: GroupParameters,
+        random: Callable[[int], bytes],
+        now: float,
+        term: int = 0,
+    ) -> None:
+        self.group = group
+        members = (group.identity, *(peer.identity for peer in group.peers))
+        self.associations = SharedAssociations(
+            parameters.address, random, parameters.sequence_floor, group.identity, max(members)
+        )
+        self.home_agent = HomeAgent(parameters, random, now, self.associations)
+        self._changed: list[bytes] = []
+        self.home_agent.changed = self._changed
+        self.counters = self.home_agent.counters
+        self.channel = Channel(group, random, parameters.sequence_floor)
+        interval, factor = group.hello_interval, group.failure_factor
+        self.neighbors = {
+            peer.identity: Neighbor(peer.identity, peer.address, 0, interval, factor) for peer in group.peers
+        }
+        self.machine = Machine(
+            group.identity,
+            (group.preference, group.address),
+            self.neighbors,
+            interval=interval,
+            factor=factor,
+            start_wait=group.start_wait,
+            term=term,
+            now=now,
+        )
+        self.replication: Replication[_Held] = Replication(
+            tuple(self.neighbors), self._record, timeout=group.retransmission
+        )
+        self._hold_down = HoldDown(group.hold_down)
+        self._versions: dict[bytes, Version] = {}
+        self._digest = Digest()
+        self._now = now
+        self._sequence = int.from_bytes(random(2), "big")
+        self._hello_at = now
+        self._identifier = int.from_bytes(random(2), "big")
+        self._asked: dict[int, tuple[int, float]] = {}
+        self._announcing: Iterator[bytes] = iter(())
+        self._announce_at = _FOREVER
+        self._claiming_until = _FOREVER
+        self._lease_until = _FOREVER
+        self._yielding_to: int | None = None
+        self._yield_reply = ControlType.SWO_REP
+        self._yield_until = _FOREVER
+        self._yield_said = False
+        self._wants_switch_from: int | None = None
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Ask who is there."""
+        self._now = now
+        effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
+        effects += self.home_agent.prepare()
+        self._say_hello(now, effects, solicit=True)
+        return effects
+
+    def stop(self, now: float) -> list[Effect]:
+        """Leave the set: the others need not wait for silence."""
+        self._now = now
+        effects: list[Effect] = []
+        if self.machine.serves:
+            effects.append(StandDown())
+        self.machine.do(Event.STOP)
+        self._say_hello(now, effects, lifetime=0)
+        return effects
+
+    def receive(self, packet: bytes, now: float) -> list[Effect]:
+        """A packet to the home agent address or to a mobile node."""
+        self._now = now
+        if not self.machine.serves:
+            self.counters["not_active"] += 1
+            return []
+        if self.replication.holding > _MOST_HELD:
+            self.home_agent.frozen = "standby_too_slow"
+        effects = self.home_agent.receive(packet, now)
+        if not self._changed and not self.associations.wanting:
+            return effects
+        return self._commit(effects, now)
+
+    def receive_member(self, source: bytes, packet: bytes, now: float) -> list[Effect]:
+        """An ESP packet (from its SPI on) from another member's address to ours."""
+        self._now = now
+        effects: list[Effect] = []
+        if self.machine.role is Role.STOPPED:
+            return effects
+        try:
+            identity, message = self.channel.open(source, packet)
+            self._take(identity, message, now, effects)
+        except Refused as refused:
+            self.counters[f"harp_{refused.reason}"] += 1
+        return effects
+
+    def receive_unprotected(self) -> None:
+        """A HARP message without ESP: dropped, whatever it says."""
+        self.counters["harp_unprotected"] += 1
+
+    def address_conflict(self, address: bytes, now: float) -> list[Effect]:
+        """See :meth:`HomeAgent.address_conflict`."""
+        self._now = now
+        if not self.machine.serves:
+            return []
+        return self._commit(self.home_agent.address_conflict(address, now), now)
+
+    def flush(self, now: float) -> list[Effect]:
+        """Send what the inputs since the last call have changed, grouped."""
+        self._now = now
+        effects: list[Effect] = []
+        self._settle(effects)
+        self._yield(now, effects)
+        for identity, message in self.replication.poll(self.machine.term, now):
+            self.channel.send(identity, message, effects)
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_timer` is due."""
+        if self.machine.role is Role.STOPPED:
+            return None
+        times = [
+            self._hello_at,
+            self._announce_at,
+            self._claiming_until,
+            self._lease_until,
+            self._yield_until,
+        ]
+        times += [
+            neighbor.fails_at
+            for identity, neighbor in self.neighbors.items()
+            if self.replication.peers[identity].progress is not Progress.ABSENT
+        ]
+        claim = self.machine.claim_at(self._now)
+        if claim is not None:
+            times.append(claim)
+        for deadline in (
+            self.replication.next_deadline(),
+            self.home_agent.next_deadline() if self.machine.serves else None,
+        ):
+            if deadline is not None:
+                times.append(deadline)
+        return min(times)
+
+    def on_timer(self, now: float) -> list[Effect]:
+        """Do what the clock asks for."""
+        effects: list[Effect] = []
+        if self.machine.role is Role.STOPPED:
+            return effects
+        self._forgive_own_pause(now)
+        self._now = now
+        self._check_neighbors(now, effects)
+        if self._claiming_until <= now:
+            self._claiming_until = _FOREVER
+            self.machine.give_up(Event.CLAIM_LOST, now)
+        if self.machine.serves and self._lease_until <= now:
+            self._report("lease_lost", effects)
+            self._stop_serving(now, effects)
+            self.machine.give_up(Event.LEASE_LOST, now)
+        claim = self.machine.claim_at(now)
+        if claim is not None and claim <= now:
+            self._claim(now, effects)
+        if self.machine.serves:
+            for each in self.home_agent.timeouts(now):
+                effects += self._commit(each, now)
+            self._announce(now, effects)
+        if self._hello_at <= now:
+            self._say_hello(now, effects)
+            self._ask(now, effects)
+            self._preempt(now, effects)
+        effects += self.flush(now)
+        return effects
+
+    # -- what an operator and the arbiter say ------------------------------------------------------
+
+    def switchover(self, now: float) -> tuple[str, list[Effect]]:
+        """Become active in place of the active member; what came of it in words, empty if it is under way."""
+        self._now = now
+        machine = self.machine
+        if machine.role is not Role.STANDBY or machine.active is None:
+            return f"this member is {machine.role.value}, not a standby of an active one", []
+        if not machine.eligible:
+            return "this member does not have all state yet", []
+        effects: list[Effect] = []
+        self._wants_switch_from = machine.active
+        self.channel.send(machine.active, Control(ControlType.SWO_REQ, term=machine.term), effects)
+        return "", effects
+
+    def switchback(self, now: float, identity: int | None = None) -> tuple[str, list[Effect]]:
+        """Hand over to another member, the best synchronised one by default."""
+        self._now = now
+        if self.machine.role is not Role.ACTIVE:
+            return f"this member is {self.machine.role.value}, not active", []
+        ready = self.replication.synchronized()
+        if identity is None and ready:
+            identity = max(
+                ready, key=lambda each: (self.neighbors[each].preference, self.neighbors[each].address)
+            )
+        if identity is None or identity not in ready:
+            return "no such member is synchronised", []
+        effects: list[Effect] = []
+        self._begin_yield(identity, ControlType.SWB_REQ, now, effects)
+        return "", effects
+
+    def claim_answered(self, term: int, granted: bool, lease_until: float, now: float) -> list[Effect]:
+        """The arbiter's answer to :class:`ClaimTerm`; ``term`` is the highest that it knows."""
+        self._now = now
+        effects: list[Effect] = []
+        if self.machine.role is not Role.CLAIMING:
+            return effects
+        self._claiming_until = _FOREVER
+        if granted and lease_until > now:
+            self._lease_until = lease_until
+            self._become_active(term, now, effects)
+        else:
+            self.machine.term = max(self.machine.term, term)
+            self.machine.give_up(Event.CLAIM_LOST, now)
+        return effects
+
+    def lease_renewed(self, lease_until: float, now: float) -> None:
+        """The arbiter prolonged the lease of the active member."""
+        if self.machine.serves:
+            self._lease_until = max(self._lease_until, lease_until)
+
+    def status(self, now: float) -> dict[str, object]:
+        """The member in a few figures, JSON-ready."""
+        machine = self.machine
+        return {
+            **self.home_agent.status(now),
+            "group": self.group.group,
+            "member": self.group.identity,
+            "role": machine.role.value,
+            "term": machine.term,
+            "active": machine.active,
+            "eligible": machine.eligible,
+            "degraded": machine.serves and self.replication.alone,
+            "contexts": len(self._versions),
+            "waiting": self.replication.holding,
+            "members": [
+                {
+                    "member": identity,
+                    "address": text(neighbor.address),
+                    "alive": neighbor.is_alive(now),
+                    "active": neighbor.active,
+                    "progress": self.replication.peers[identity].progress.value,
+                }
+                for identity, neighbor in self.neighbors.items()
+            ],
+        }
+
+    # -- contexts ----------------------------------------------------------------------------------
+
+    def version(self, home_address: bytes) -> Version | None:
+        """The version of a mobile node's context here."""
+        return self._versions.get(home_address)
+
+    def _record(self, home_address: bytes) -> Record | None:
+        version = self._versions.get(home_address)
+        if version is None:
+            return None
+        context = replica.export(self.home_agent, home_address, version, self._now)
+        binding = context.binding
+        if binding is None:
+            entry = StateEntry(home_address, home_address, 0, 0, 0, (), None, None, version.generation)
+        else:
+            entry = StateEntry(
+                home_address,
+                binding.care_of_address,
+                binding.flags,
+                binding.sequence,
+                -(-binding.remaining // (1000 * LIFETIME_UNIT)),
+                self.home_agent.prefixes_of(home_address),
+                None,
+                None,
+                version.generation,
+            )
+        return entry._replace(context=encode(context)), version
+
+    def _commit(self, effects: list[Effect], now: float) -> list[Effect]:
+        """A context changed: its next generation goes out, and the effects wait for it."""
+        changed = self._changed[0] if self._changed else None
+        homes = dict.fromkeys(self._changed) | self.associations.wanting
+        self._changed.clear()
+        self.associations.wanting.clear()
+        if not homes:
+            return effects
+        out: list[Effect] = []
+        if changed is None:
+            out, effects = effects, []
+        for home_address in homes:
+            version = self._grow(home_address)
+            self.replication.change(home_address)
+            held: list[Effect] = []
+            if home_address == changed:
+                if self.group.synchronous:
+                    # A reservation on stable storage is nobody else's business.
+                    out += [each for each in effects if type(each) is ReserveSequences]
+                    held = [each for each in effects if type(each) is not ReserveSequences]
+                else:
+                    out += effects
+            item = _Held(self.associations.outstanding(home_address), held)
+            if not self.replication.hold(home_address, version, [item]):
+                self._let_go([item], out)
+                self.counters["commits_alone"] += 1
+        return out
+
+    def _grow(self, home_address: bytes) -> Version:
+        old = self._versions.get(home_address)
+        version = Version(self.machine.term, old.generation + 1 if old else 1)
+        self._set_version(home_address, old, version)
+        return version
+
+    def _set_version(self, home_address: bytes, old: Version | None, new: Version) -> None:
+        self._digest.change(home_address, old, new)
+        self._versions[home_address] = new
+
+    def _let_go(self, items: list[_Held], effects: list[Effect]) -> None:
+        serves = self.machine.serves
+        for outstanding, held in items:
+            self.associations.confirm(outstanding)
+            if serves:
+                effects += held
+            else:
+                effects += [each for each in held if type(each) is not SendPacket]
+        if self.home_agent.frozen == "standby_too_slow" and self.replication.holding < _MOST_HELD // 2:
+            self.home_agent.frozen = ""
+
+    # -- messages of other members -----------------------------------------------------------------
+
+    def _take(self, identity: int, message: Body, now: float, effects: list[Effect]) -> None:
+        kind = type(message)
+        if kind is Hello:
+            self._hello(identity, message, now, effects)  # type: ignore[arg-type]
+        elif kind is StateReply:
+            self._state_reply(identity, message, now, effects)  # type: ignore[arg-type]
+        elif kind is StateAcknowledge:
+            self._let_go(self.replication.acknowledge(identity, message, now), effects)  # type: ignore[arg-type]
+        elif kind is StateRequest:
+            self._state_request(identity, message, effects)  # type: ignore[arg-type]
+        elif kind is Control:
+            self._control(identity, message, now, effects)  # type: ignore[arg-type]
+        else:
+            raise Refused("unexpected_message")
+
+    def _hello(self, identity: int, hello: Hello, now: float, effects: list[Effect]) -> None:
+        if hello.group != self.group.group or not hello.virtual:
+            raise Refused("foreign_group")
+        neighbor = self.neighbors[identity]
+        if not neighbor.take(hello, now):
+            raise Refused("stale_hello")
+        if not hello.lifetime:
+            neighbor.fail()
+            self._check_neighbors(now, effects)
+            return
+        if self.replication.peers[identity].progress is Progress.ABSENT:
+            self.replication.appear(identity)
+            self._asked.pop(identity, None)
+            self._report("member_appeared", effects, member=identity)
+        had = self.machine.term
+        lost = self.machine.heard(neighbor, now)
+        if lost:
+            self._report("higher_term", effects, member=identity, term=self.machine.term)
+            self._stop_serving(now, effects)
+        if self.machine.term != had:
+            effects.append(StoreTerm(self.machine.term))
+        if self._claiming_until < _FOREVER and self.machine.role is not Role.CLAIMING:
+            self._claiming_until = _FOREVER
+        if hello.solicit:
+            self._send_hello(identity, effects)
+
+    def _state_request(self, identity: int, request: StateRequest, effects: list[Effect]) -> None:
+        peer = self.replication.peers[identity]
+        if peer.progress is Progress.ABSENT:
+            raise Refused("request_of_absent_member")
+        if peer.answering == request.identifier:
+            return
+        self.replication.doubt(identity)
+        wanted = [each for each in request.home_addresses if any(each)]
+        if wanted:
+            homes = [each for each in wanted if each in self._versions]
+        else:
+            differing = self._digest.differing(request.digest)
+            homes = [each for each in self._versions if bucket(each) in differing]
+        self.replication.answer(identity, request.identifier, homes)
+
+    def _state_reply(self, identity: int, reply: StateReply, now: float, effects: list[Effect]) -> None:
+        """Apply the contexts of an active member, or merge what another one had that we lack."""
+        machine = self.machine
+        asked = self._asked.get(identity)
+        answers = asked is not None and asked[0] == reply.identifier
+        if not machine.serves:
+            if reply.term is not None and reply.term < machine.term:
+                raise Refused("stale_term")
+            if reply.term is not None and reply.term > machine.term:
+                machine.learn(reply.term, now)
+                self._claiming_until = _FOREVER
+                effects.append(StoreTerm(machine.term))
+        elif not answers:
+            raise Refused("unasked_state")
+        # Everything is decoded before anything is applied.
+        contexts = [self._decode(entry) for entry in reply.entries]
+        statuses = []
+        for entry, context in zip(reply.entries, contexts, strict=True):
+            status = SynchronizationStatus.SUCCESS
+            try:
+                if context is None:
+                    self._apply_draft(entry, now, effects)
+                elif machine.serves:
+                    self._merge(context, now, effects)
+                else:
+                    self._apply(context, now, effects)
+            except Malformed as bad:
+                self.counters[f"harp_{bad.reason}"] += 1
+                status = SynchronizationStatus.UNSPECIFIED
+            statuses.append((int(status), entry.home_address))
+        if answers:
+            again = now + self._patience
+            if not reply.entries:
+                # All of it has come. An active member that still does not count us in is asked anew later.
+                again += _ASK_AGAIN
+                self.replication.peers[identity].pulled = True
+            self._asked[identity] = reply.identifier, again
+        if reply.acknowledge:
+            self.channel.send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
+
+    def _decode(self, entry: StateEntry) -> Context | None:
+        if not entry.context:
+            return None
+        context = decode(entry.context)
+        if context.home_address != entry.home_address or context.generation != entry.generation:
+            raise Malformed("context_of_another")
+        return context
+
+    def _apply(self, context: Context, now: float, effects: list[Effect]) -> None:
+        """A standby takes a whole generation, if it is newer than what it has."""
+        home_address = context.home_address
+        old = self._versions.get(home_address)
+        if old is not None and context.version <= old:
+            self.counters["contexts_known"] += 1
+            return
+        effects += replica.install(self.home_agent, context, now)
+        self._set_version(home_address, old, context.version)
+        self.counters["contexts_applied"] += 1
+
+    def _apply_draft(self, entry: StateEntry, now: float, effects: list[Effect]) -> None:
+        """A peer that knows only the draft: the binding alone, next to SAs that are ours anyway."""
+        if self.machine.serves:
+            return
+        home_address = entry.home_address
+        old = self._versions.get(home_address)
+        effects += replica.install_draft(self.home_agent, entry, now)
+        self._set_version(home_address, old, Version(0, old.generation + 1 if old else 1))
+        self.counters["bindings_applied"] += 1
+
+    def _merge(self, context: Context, now: float, effects: list[Effect]) -> None:
+        """The active member adopts what somebody accepted under an older term and it never heard of.
+
+        A binding counts as newer by its Binding Update's sequence number, for its mobile node knows best. It
+        becomes part of the present term; counters are merged in any case.
+        """
+        home_address = context.home_address
+        own = self._versions.get(home_address)
+        adopted: list[Effect] = []
+        if own is None or context.version > own:
+            adopted = replica.install(self.home_agent, context, now)
+            self._set_version(home_address, own, context.version)
+            changed = True
+        else:
+            changed = replica.newer_binding(self.home_agent.cache.get(home_address), context.binding)
+            if changed:
+                adopted = replica.install_binding(self.home_agent, home_address, context.binding, now)
+            changed |= replica.merge_counters(self.home_agent, context)
+        if changed:
+            effects += adopted
+            effects += [AnnounceAddress(each.address) for each in adopted if type(each) is DefendAddress]
+            self._grow(home_address)
+            self.replication.change(home_address)
+            self.counters["contexts_merged"] += 1
+
+    # -- planned switches --------------------------------------------------------------------------
+
+    def _control(self, identity: int, control: Control, now: float, effects: list[Effect]) -> None:
+        machine = self.machine
+        kind = control.type
+        if kind == ControlType.SWO_REQ:
+            status = ControlStatus.SUCCESS
+            if machine.role is Role.YIELDING and self._yielding_to == identity:
+                return
+            if machine.role is not Role.ACTIVE:
+                status = ControlStatus.NOT_ACTIVE
+            elif identity not in self.replication.synchronized():
+                status = ControlStatus.NOT_STANDBY
+            elif not self._hold_down.allows(now):
+                status = ControlStatus.ADMINISTRATIVELY_PROHIBITED
+            if status is ControlStatus.SUCCESS:
+                self._begin_yield(identity, ControlType.SWO_REP, now, effects)
+            else:
+                self.channel.send(identity, Control(ControlType.SWO_REP, status, machine.term), effects)
+        elif kind == ControlType.SWB_REQ:
+            if control.term != machine.term or machine.active != identity:
+                raise Refused("stale_control")
+            status = ControlStatus.SUCCESS
+            if machine.role is not Role.STANDBY or not machine.eligible:
+                status = ControlStatus.NOT_STANDBY
+            self.channel.send(identity, Control(ControlType.SWB_REP, status, machine.term), effects)
+            if status is ControlStatus.SUCCESS:
+                self._claim(now, effects, planned=identity)
+        elif kind == ControlType.SWO_REP:
+            if self._wants_switch_from != identity or control.term != machine.term:
+                raise Refused("stale_control")
+            self._wants_switch_from = None
+            if control.status == ControlStatus.SUCCESS and machine.role is Role.STANDBY:
+                self._claim(now, effects, planned=identity)
+            else:
+                self._report("switch_refused", effects, member=identity, status=control.status)
+        elif kind == ControlType.SWB_REP:
+            if control.status != ControlStatus.SUCCESS and self._yielding_to == identity:
+                self._end_yield(effects, f"refused with {control.status}")
+        else:
+            self._report("switch_complete", effects, member=identity)
+
+    def _begin_yield(self, identity: int, reply: ControlType, now: float, effects: list[Effect]) -> None:
+        """Take no more registrations; once the other has all, tell it to go."""
+        self.machine.do(Event.YIELD)
+        self.home_agent.frozen = "yielding"
+        self._yielding_to, self._yield_reply, self._yield_said = identity, reply, False
+        self._yield_until = now + max(1.0, 10 * self.group.hello_interval)
+        self._report("switch_begins", effects, member=identity)
+        self._yield(now, effects)
+
+    def _yield(self, now: float, effects: list[Effect]) -> None:
+        to = self._yielding_to
+        if self.machine.role is not Role.YIELDING or to is None:
+            return
+        if self._yield_until <= now:
+            self._end_yield(effects, "no answer")
+        elif not self._yield_said and self.replication.is_flushed(to) and not self.replication.holding:
+            self._yield_said = True
+            control = Control(self._yield_reply, ControlStatus.SUCCESS, self.machine.term)
+            self.channel.send(to, control, effects)
+
+    def _end_yield(self, effects: list[Effect], why: str) -> None:
+        self.machine.do(Event.YIELD_FAILED)
+        self.home_agent.frozen = ""
+        self._yielding_to = None
+        self._yield_until = _FOREVER
+        self._report("switch_failed", effects, reason=why)
+
+    def _preempt(self, now: float, effects: list[Effect]) -> None:
+        machine = self.machine
+        if not (self.group.preempt and machine.role is Role.STANDBY and machine.eligible):
+            return
+        active = self.neighbors.get(machine.active or 0)
+        if active is None or not self._hold_down.allows(now):
+            return
+        if (self.group.preference, self.group.address) > (active.preference, active.address):
+            self._hold_down.changed(now)
+            effects += self.switchover(now)[1]
+
+    # -- roles -------------------------------------------------------------------------------------
+
+    def _claim(self, now: float, effects: list[Effect], planned: int | None = None) -> None:
+        self.machine.do(Event.CLAIM)
+        term = self.machine.next_term()
+        if self.group.arbiter:
+            self._claiming_until = now + max(2.0, 10 * self.group.hello_interval)
+            effects.append(ClaimTerm(term))
+            return
+        self._become_active(term, now, effects, planned)
+
+    def _become_active(
+        self, term: int, now: float, effects: list[Effect], planned: int | None = None
+    ) -> None:
+        """Service first: own the address, tell the link, tell the others; hygiene after."""
+        self.machine.take(term)
+        self.associations.begin(term)
+        self.home_agent.frozen = ""
+        self._hold_down.changed(now)
+        effects += [StoreTerm(term), TakeOver()]
+        effects += self.home_agent.own()
+        self._say_hello(now, effects)
+        for identity, neighbor in self.neighbors.items():
+            if neighbor.is_alive(now):
+                self.replication.appear(identity)
+        if planned is not None:
+            # It stopped when we had all it had.
+            self.replication.trust(planned)
+        self._asked.clear()
+        self._settle(effects)
+        self._announcing = iter(
+            [each for binding in self.home_agent.cache if binding.is_bound for each in binding.defended]
+        )
+        self._announce_at = now
+        self._report("active", effects, term=term)
+        if planned is not None:
+            self.channel.send(planned, Control(ControlType.SW_COMP, term=term), effects)
+
+    def _stop_serving(self, now: float, effects: list[Effect]) -> None:
+        """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
+        effects.append(StandDown())
+        self._hold_down.changed(now)
+        held = self.replication.abandon()
+        self._let_go(held, effects)
+        for identity, peer in self.replication.peers.items():
+            if peer.progress is not Progress.ABSENT:
+                self.replication.appear(identity)
+        self._asked.clear()
+        self.associations.alone = False
+        self.home_agent.frozen = ""
+        self._yielding_to = None
+        self._yield_until = self._announce_at = self._lease_until = _FOREVER
+
+    def _forgive_own_pause(self, now: float) -> None:
+        """Who did not run for a while cannot tell who was silent: what waits to be read may be a HELLO."""
+        for neighbor in self.neighbors.values():
+            silence = self.group.failure_factor * neighbor.interval
+            if now - self._now > silence / 2 and neighbor.is_alive(self._now):
+                neighbor.heard = max(neighbor.heard, now - silence + neighbor.interval)
+
+    def _check_neighbors(self, now: float, effects: list[Effect]) -> None:
+        for identity, neighbor in self.neighbors.items():
+            if self.replication.peers[identity].progress is Progress.ABSENT or neighbor.is_alive(now):
+                continue
+            self._let_go(self.replication.vanish(identity), effects)
+            self._asked.pop(identity, None)
+            self._report("member_failed", effects, member=identity)
+        for identity in self.replication.stalled(now):
+            self._let_go(self.replication.mute(identity), effects)
+            self.counters["standby_stalled"] += 1
+        self.machine.check(now)
+        self.associations.alone = self.replication.alone
+
+    def _settle(self, effects: list[Effect]) -> None:
+        if not self.machine.serves:
+            return
+        caught_up = self.replication.settle()
+        self.associations.alone = self.replication.alone
+        if caught_up:
+            self._report("synchronized", effects, members=list(self.replication.synchronized()))
+            self._say_hello(self._now, effects)
+
+    def _announce(self, now: float, effects: list[Effect]) -> None:
+        """Claim the home addresses on the home link, paced: whatever their number, service came first."""
+        if self._announce_at > now:
+            return
+        tick = 0.01
+        count = max(1, int(self.group.announcements_per_second * tick))
+        addresses = [address for address, _ in zip(self._announcing, range(count), strict=False)]
+        effects += [AnnounceAddress(address) for address in addresses]
+        self._announce_at = now + tick if len(addresses) == count else _FOREVER
+
+    # -- what this member says ---------------------------------------------------------------------
+
+    @property
+    def _patience(self) -> float:
+        return max(10 * self.group.retransmission, 2 * self.group.hello_interval)
+
+    def _say_hello(
+        self, now: float, effects: list[Effect], *, solicit: bool = False, lifetime: int = _LIFETIME
+    ) -> None:
+        self._sequence = self._sequence + 1 & 0xFFFF
+        interval = self.group.hello_interval
+        on_time = 0 <= now - self._hello_at < interval
+        self._hello_at = (self._hello_at if on_time else now) + interval
+        for identity in self.neighbors:
+            self._send_hello(identity, effects, solicit=solicit, lifetime=lifetime, counted=True)
+
+    def _send_hello(
+        self,
+        identity: int,
+        effects: list[Effect],
+        *,
+        solicit: bool = False,
+        lifetime: int = _LIFETIME,
+        counted: bool = False,
+    ) -> None:
+        if not counted:
+            self._sequence = self._sequence + 1 & 0xFFFF
+        serves = self.machine.serves
+        hello = Hello(
+            self._sequence,
+            self.group.preference,
+            lifetime,
+            max(1, round(self.group.hello_interval * 1000)),
+            self.group.group,
+            serves,
+            solicit,
+            True,
+            self.machine.term,
+            self.replication.synchronized() if serves else None,
+        )
+        self.channel.send(identity, hello, effects)
+
+    def _ask(self, now: float, effects: list[Effect]) -> None:
+        """Ask for state: a standby the active member until it has all, an active member whoever comes."""
+        machine = self.machine
+        for identity, peer in self.replication.peers.items():
+            if peer.progress is Progress.ABSENT:
+                continue
+            if machine.serves:
+                wanted = peer.progress is Progress.SYNCHRONIZING and not peer.pulled
+            else:
+                wanted = machine.active == identity and not machine.eligible
+            asked = self._asked.get(identity)
+            if not wanted or (asked is not None and asked[1] > now):
+                continue
+            if asked is None or peer.pulled:
+                self._identifier = self._identifier + 1 & 0xFFFF
+                asked = self._identifier, now
+                peer.pulled = False
+            # The same request again, if it is one: an answer under way goes on as it is.
+            self._asked[identity] = asked[0], now + self._patience
+            self.channel.send(identity, StateRequest(asked[0], (), self._digest.octets()), effects)
+
+    def _report(self, name: str, effects: list[Effect], **fields: object) -> None:
+        machine = self.machine
+        known: dict[str, object] = {
+            "group": self.group.group,
+            "role": machine.role.value,
+            "term": machine.term,
+        }
+        effects.append(Notice(name, known | fields))

@@ -1,0 +1,212 @@
+"""A mobile node's context, out of a home agent and into another one.
+
+Covered: export, installation of a whole context, merging what a member that was cut off had accepted.
+Not covered: who has the newer one (``member``), octets (``failover.context``).
+
+Taking over uses what stands here and nothing else: there is no second way to install state.
+"""
+
+from __future__ import annotations
+
+from .binding.cache import Binding, State
+from .binding.messages import LIFETIME_UNIT, MobileNetworkPrefix
+from .binding.registration import Before
+from .effects import DefendAddress, Effect
+from .failover.context import FORMAT, AssociationState, BindingState, Context, Version
+from .harp.messages import StateEntry
+from .ipsec.algorithms import Keys, by_name
+from .ipsec.policy import Mode, Use
+from .ipsec.replay import ReplayWindow
+from .ipsec.sad import SecurityAssociation
+from .node import HomeAgent
+from .numbering import SharedAssociations
+from .wire import Malformed
+
+__all__ = ["export", "install", "merge_counters", "newer_binding"]
+
+
+def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: float) -> Context:
+    """The context of a mobile node as it is now."""
+    binding = home_agent.cache.get(home_address)
+    return Context(
+        FORMAT,
+        home_address,
+        version.term,
+        version.generation,
+        home_agent.name_of(home_address),
+        None if binding is None or binding.sequence < 0 else _binding_state(binding, now),
+        tuple([_association_state(each) for each in home_agent.associations.database.of(home_address)]),
+    )
+
+
+def _binding_state(binding: Binding, now: float) -> BindingState:
+    # What waits for duplicate address detection was not acknowledged: it is nobody's state yet.
+    bound = binding.state is State.BOUND
+    return BindingState(
+        bound,
+        binding.ended,
+        binding.sequence,
+        binding.care_of_address,
+        binding.source,
+        binding.flags,
+        binding.status,
+        binding.lifetime if bound else 0,
+        max(0, int((binding.expires - now) * 1000)) if bound else 0,
+        binding.prefixes if bound else (),
+    )
+
+
+def _association_state(association: SecurityAssociation) -> AssociationState:
+    window = association.window
+    keys = association.keys
+    if window is None:
+        size, counter, limit, bitmap = 64, association.reserved, 0, b""
+    else:
+        size, counter = window.size, window.top
+        limit = association.reserved if association.mode is Mode.TUNNEL else 0
+        bits = window.bitmap
+        bitmap = bits.to_bytes(bits.bit_length() + 7 >> 3, "big")
+    return AssociationState(
+        association.spi,
+        window is None,
+        association.use.value,
+        association.transform.name,
+        keys.encryption,
+        keys.integrity,
+        association.esn,
+        size,
+        counter,
+        limit,
+        bitmap,
+    )
+
+
+def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]:
+    """Replace all that a home agent knows of a mobile node by ``context``, whole.
+
+    The effects prepare forwarding. :class:`Malformed`, and then nothing has changed, if one of its SPIs
+    belongs to another mobile node.
+    """
+    home_address = context.home_address
+    owner = home_agent.associations.database
+    for state in context.associations:
+        taken = None if state.outbound else owner.inbound(home_agent.address, state.spi)
+        if taken is not None and taken.home_address != home_address:
+            raise Malformed("context_spi")
+    owner.remove(home_agent.address, home_address)
+    for state in context.associations:
+        owner.add(home_agent.address, _association(home_agent, home_address, state))
+    home_agent.know(home_address, context.name, {Use(state.use).mode for state in context.associations})
+    return install_binding(home_agent, home_address, context.binding, now)
+
+
+def _association(home_agent: HomeAgent, home_address: bytes, state: AssociationState) -> SecurityAssociation:
+    association = SecurityAssociation(
+        spi=state.spi,
+        direction=state.direction,
+        use=Use(state.use),
+        home_address=home_address,
+        transform=by_name(state.transform),
+        keys=Keys(state.encryption, state.integrity),
+        esn=state.esn,
+        window=state.size,
+    )
+    if association.window is not None:
+        association.window = ReplayWindow(state.size, state.counter, int.from_bytes(state.bitmap, "big"))
+    shared = home_agent.associations
+    if isinstance(shared, SharedAssociations):
+        shared.place(association, state.counter if state.outbound else state.limit)
+    return association
+
+
+def install_binding(
+    home_agent: HomeAgent, home_address: bytes, state: BindingState | None, now: float
+) -> list[Effect]:
+    """Replace the binding alone; the effects prepare forwarding."""
+    cache = home_agent.cache
+    effects: list[Effect] = []
+    binding = cache.get(home_address)
+    before = Before()
+    if binding is not None:
+        before = Before(binding.state, binding.care_of_address, binding.prefixes)
+        cache.end(binding)
+        if before.state is not State.BOUND or state is None or not state.bound:
+            home_agent.withdraw(binding, before, effects)
+            before = Before()
+    if state is None:
+        return effects
+    if binding is None:
+        binding = cache.entry(home_address)
+    binding.sequence, binding.ended = state.sequence, state.ended
+    binding.care_of_address, binding.source = state.care_of_address, state.source
+    binding.flags, binding.status, binding.lifetime = state.flags, state.status, state.lifetime
+    if not state.bound:
+        return effects
+    binding.state = State.BOUND
+    cache.registered += 1
+    if state.prefixes:
+        cache.set_prefixes(binding, tuple(MobileNetworkPrefix(*prefix) for prefix in state.prefixes))
+    binding.expires = now + min(state.remaining / 1000, state.lifetime * LIFETIME_UNIT)
+    cache.schedule(binding)
+    home_agent.forward(binding, before, effects)
+    if before.state is not State.BOUND:
+        effects += [DefendAddress(address) for address in binding.defended]
+    return effects
+
+
+def install_draft(home_agent: HomeAgent, entry: StateEntry, now: float) -> list[Effect]:
+    """Take the binding of a peer that knows only the draft: a Binding Cache Information option."""
+    bound = bool(entry.lifetime)
+    state = BindingState(
+        bound,
+        not bound,
+        entry.sequence,
+        entry.care_of_address,
+        entry.care_of_address,
+        entry.flags,
+        0,
+        entry.lifetime,
+        entry.lifetime * LIFETIME_UNIT * 1000,
+        entry.prefixes if bound else (),
+    )
+    home_agent.know(entry.home_address, "", home_agent.associations.modes(entry.home_address))
+    return install_binding(home_agent, entry.home_address, state, now)
+
+
+def newer_binding(binding: Binding | None, state: BindingState | None) -> bool:
+    """Whether ``state`` came from a later Binding Update than ``binding`` (RFC 6275 9.5.1's order)."""
+    if state is None:
+        return False
+    if binding is None or binding.sequence < 0:
+        return True
+    return 0 < (state.sequence - binding.sequence) & 0xFFFF < 0x8000
+
+
+def merge_counters(home_agent: HomeAgent, context: Context) -> bool:
+    """Take in what another member has used or seen; whether anything was new.
+
+    Always safe: reservations only grow, windows only close.
+    """
+    changed = False
+    shared = home_agent.associations
+    if not isinstance(shared, SharedAssociations):
+        return False
+    own = {
+        (each.spi, each.direction): each for each in home_agent.associations.database.of(context.home_address)
+    }
+    for state in context.associations:
+        association = own.get((state.spi, state.direction))
+        if association is None:
+            continue
+        if association.window is None:
+            if state.counter > association.reserved:
+                changed = True
+                shared.place(association, state.counter)
+            continue
+        if association.mode is Mode.TUNNEL:
+            # Up to its horizon the other may have accepted anything.
+            seen = ReplayWindow(state.size, state.limit, (1 << state.size) - 1)
+        else:
+            seen = ReplayWindow(state.size, state.counter, int.from_bytes(state.bitmap, "big"))
+        changed |= association.window.merge(seen)
+    return changed
