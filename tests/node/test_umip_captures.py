@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from mip6ha import icmpv6, ipv6
-from mip6ha.binding import messages
 from mip6ha.binding.messages import BindingAcknowledgement, BindingUpdate
 from mip6ha.binding.registration import HomePrefix
 from mip6ha.effects import ReleaseAddress, RemoveTunnel, SetTunnel
 from mip6ha.ipsec import esp
-from mip6ha.ipsec.algorithms import Keys, Transform
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
-from mip6ha.ipv6 import ESP, ICMPV6, IPV6, MOBILITY, Packet
+from mip6ha.ipv6 import ESP, IPV6
 from mip6ha.parameters import AssociationParameters, MobileNodeParameters
-from mip6ha.wire import address
 
-from ..captured import CBC_INTEGRITY_KEY, CBC_KEY, GCM_KEY, VECTORS, ipv6_packets
-from .world import CBC, GCM, HOME_AGENT, HOME_PREFIX, MobileNode, World, sent
-
-HOME = address("2001:db8:a::100")
-USES = ((0x2000, Use.BINDING), (0x2002, Use.PREFIX), (0x2004, Use.PAYLOAD))
-
-
-class Opened(NamedTuple):
-    outer: Packet
-    spi: int
-    sequence: int
-    protocol: int
-    octets: bytes
-    message: object
-
-
-def protection(kind: str) -> tuple[Transform, Keys]:
-    return (GCM, Keys(GCM_KEY)) if kind == "gcm" else (CBC, Keys(CBC_KEY, CBC_INTEGRITY_KEY))
-
-
-def opened(packet: bytes, kind: str) -> Opened | None:
-    """A signalling packet decrypted without regard to replays; ``None`` for anything else."""
-    parsed = ipv6.parse(packet)
-    protocol, octets, spi, sequence = parsed.next_header, parsed.payload, 0, 0
-    if protocol == ESP:
-        spi, sequence = esp.spi(octets), int.from_bytes(octets[4:8], "big")
-        transform, keys = protection(kind)
-        association = SecurityAssociation(
-            spi=spi,
-            direction=Direction.IN,
-            use=Use.PAYLOAD,
-            home_address=HOME,
-            transform=transform,
-            keys=keys,
-        )
-        protocol, octets = esp.unprotect(association, octets)
-    ends = parsed.logical_source, parsed.logical_destination
-    if protocol == MOBILITY:
-        return Opened(parsed, spi, sequence, protocol, octets, messages.parse(octets, *ends))
-    if protocol == ICMPV6 and octets[0] in (146, 147):
-        return Opened(parsed, spi, sequence, protocol, octets, icmpv6.parse(octets, *ends))
-    return None
-
-
-def signalling(name: str, kind: str) -> Iterator[tuple[bytes, Opened]]:
-    for packet in ipv6_packets(VECTORS / name).values():
-        if HOME_AGENT in (packet[8:24], packet[24:40]) and (found := opened(packet, kind)):
-            yield packet, found
+from ..captured import VECTORS, ipv6_packets
+from .reference import HOME, USES, opened, protection, signalling
+from .world import HOME_AGENT, HOME_PREFIX, MobileNode, World, sent
 
 
 def world(kind: str, valid: int, preferred: int, *, detect: bool = False) -> World:
