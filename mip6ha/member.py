@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from . import replica
-from .binding.messages import LIFETIME_UNIT
 from .channel import Channel
+from .contexts import Contexts
 from .effects import (
     AnnounceAddress,
     ClaimTerm,
-    DefendAddress,
     Effect,
     ReserveSequences,
     SendPacket,
@@ -26,29 +24,26 @@ from .effects import (
     TakeOver,
 )
 from .effects import Event as Notice
-from .failover.context import Context, Version, decode, encode
-from .failover.damping import HoldDown
-from .failover.digest import Digest, bucket
+from .failover.context import Version
 from .failover.machine import Machine
 from .failover.states import Event, Role
 from .harp.hello import Neighbor
 from .harp.messages import (
     Body,
     Control,
-    ControlStatus,
     ControlType,
     Hello,
     StateAcknowledge,
-    StateEntry,
     StateReply,
     StateRequest,
     SynchronizationStatus,
 )
-from .harp.sync import Progress, Record, Replication
+from .harp.sync import Progress, Replication
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
 from .numbering import SharedAssociations
 from .parameters import GroupParameters, HomeAgentParameters
+from .switching import PlannedSwitch
 from .wire import Malformed, Refused, text
 
 __all__ = ["Member"]
@@ -92,6 +87,7 @@ class Member:
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
         interval, factor = group.hello_interval, group.failure_factor
+        self.contexts = Contexts(self.home_agent, now)
         self.neighbors = {
             peer.identity: Neighbor(peer.identity, peer.address, 0, interval, factor) for peer in group.peers
         }
@@ -106,12 +102,8 @@ class Member:
             now=now,
         )
         self.replication: Replication[_Held] = Replication(
-            tuple(self.neighbors), self._record, timeout=group.retransmission
+            tuple(self.neighbors), self.contexts.record, timeout=group.retransmission
         )
-        self._hold_down = HoldDown(group.hold_down)
-        self._versions: dict[bytes, Version] = {}
-        self._digest = Digest()
-        self._now = now
         self._sequence = int.from_bytes(random(2), "big")
         self._hello_at = now
         self._identifier = int.from_bytes(random(2), "big")
@@ -120,17 +112,23 @@ class Member:
         self._announce_at = _FOREVER
         self._claiming_until = _FOREVER
         self._lease_until = _FOREVER
-        self._yielding_to: int | None = None
-        self._yield_reply = ControlType.SWO_REP
-        self._yield_until = _FOREVER
-        self._yield_said = False
-        self._wants_switch_from: int | None = None
+        self.switch = PlannedSwitch(
+            group,
+            self.machine,
+            self.home_agent,
+            synchronized=self.replication.synchronized,
+            is_flushed=lambda identity: (
+                self.replication.is_flushed(identity) and not self.replication.holding
+            ),
+            send=self.channel.send,
+            report=self._report,
+        )
 
     # -- inputs ------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         """Ask who is there."""
-        self._now = now
+        self.contexts.now = now
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
         self._say_hello(now, effects, solicit=True)
@@ -138,7 +136,7 @@ class Member:
 
     def stop(self, now: float) -> list[Effect]:
         """Leave the set: the others need not wait for silence."""
-        self._now = now
+        self.contexts.now = now
         effects: list[Effect] = []
         if self.machine.serves:
             effects.append(StandDown())
@@ -148,7 +146,7 @@ class Member:
 
     def receive(self, packet: bytes, now: float) -> list[Effect]:
         """A packet to the home agent address or to a mobile node."""
-        self._now = now
+        self.contexts.now = now
         if not self.machine.serves:
             self.counters["not_active"] += 1
             return []
@@ -161,7 +159,7 @@ class Member:
 
     def receive_member(self, source: bytes, packet: bytes, now: float) -> list[Effect]:
         """An ESP packet (from its SPI on) from another member's address to ours."""
-        self._now = now
+        self.contexts.now = now
         effects: list[Effect] = []
         if self.machine.role is Role.STOPPED:
             return effects
@@ -178,17 +176,17 @@ class Member:
 
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
         """See :meth:`HomeAgent.address_conflict`."""
-        self._now = now
+        self.contexts.now = now
         if not self.machine.serves:
             return []
         return self._commit(self.home_agent.address_conflict(address, now), now)
 
     def flush(self, now: float) -> list[Effect]:
         """Send what the inputs since the last call have changed, grouped."""
-        self._now = now
+        self.contexts.now = now
         effects: list[Effect] = []
         self._settle(effects)
-        self._yield(now, effects)
+        self.switch.progress(now, effects)
         for identity, message in self.replication.poll(self.machine.term, now):
             self.channel.send(identity, message, effects)
         return effects
@@ -202,14 +200,14 @@ class Member:
             self._announce_at,
             self._claiming_until,
             self._lease_until,
-            self._yield_until,
+            self.switch.deadline,
         ]
         times += [
             neighbor.fails_at
             for identity, neighbor in self.neighbors.items()
             if self.replication.peers[identity].progress is not Progress.ABSENT
         ]
-        claim = self.machine.claim_at(self._now)
+        claim = self.machine.claim_at(self.contexts.now)
         if claim is not None:
             times.append(claim)
         for deadline in (
@@ -226,7 +224,7 @@ class Member:
         if self.machine.role is Role.STOPPED:
             return effects
         self._forgive_own_pause(now)
-        self._now = now
+        self.contexts.now = now
         self._check_neighbors(now, effects)
         if self._claiming_until <= now:
             self._claiming_until = _FOREVER
@@ -245,44 +243,31 @@ class Member:
         if self._hello_at <= now:
             self._say_hello(now, effects)
             self._ask(now, effects)
-            self._preempt(now, effects)
+            if self.group.preempt and self.machine.active in self.neighbors:
+                self.switch.preempt(self.neighbors[self.machine.active].rank, now, effects)
         effects += self.flush(now)
         return effects
 
     # -- what an operator and the arbiter say ------------------------------------------------------
 
     def switchover(self, now: float) -> tuple[str, list[Effect]]:
-        """Become active in place of the active member; what came of it in words, empty if it is under way."""
-        self._now = now
-        machine = self.machine
-        if machine.role is not Role.STANDBY or machine.active is None:
-            return f"this member is {machine.role.value}, not a standby of an active one", []
-        if not machine.eligible:
-            return "this member does not have all state yet", []
+        """Become active in place of the active member; why not in words, empty if that was asked for."""
+        self.contexts.now = now
         effects: list[Effect] = []
-        self._wants_switch_from = machine.active
-        self.channel.send(machine.active, Control(ControlType.SWO_REQ, term=machine.term), effects)
-        return "", effects
+        return self.switch.ask(effects), effects
 
     def switchback(self, now: float, identity: int | None = None) -> tuple[str, list[Effect]]:
-        """Hand over to another member, the best synchronised one by default."""
-        self._now = now
-        if self.machine.role is not Role.ACTIVE:
-            return f"this member is {self.machine.role.value}, not active", []
+        """Hand over to another member, the best synchronised one by default; why not in words."""
+        self.contexts.now = now
         ready = self.replication.synchronized()
         if identity is None and ready:
-            identity = max(
-                ready, key=lambda each: (self.neighbors[each].preference, self.neighbors[each].address)
-            )
-        if identity is None or identity not in ready:
-            return "no such member is synchronised", []
+            identity = max(ready, key=lambda each: self.neighbors[each].rank)
         effects: list[Effect] = []
-        self._begin_yield(identity, ControlType.SWB_REQ, now, effects)
-        return "", effects
+        return self.switch.offer(identity, now, effects), effects
 
     def claim_answered(self, term: int, granted: bool, lease_until: float, now: float) -> list[Effect]:
         """The arbiter's answer to :class:`ClaimTerm`; ``term`` is the highest that it knows."""
-        self._now = now
+        self.contexts.now = now
         effects: list[Effect] = []
         if self.machine.role is not Role.CLAIMING:
             return effects
@@ -312,7 +297,7 @@ class Member:
             "active": machine.active,
             "eligible": machine.eligible,
             "degraded": machine.serves and self.replication.alone,
-            "contexts": len(self._versions),
+            "contexts": len(self.contexts),
             "waiting": self.replication.holding,
             "members": [
                 {
@@ -328,32 +313,6 @@ class Member:
 
     # -- contexts ----------------------------------------------------------------------------------
 
-    def version(self, home_address: bytes) -> Version | None:
-        """The version of a mobile node's context here."""
-        return self._versions.get(home_address)
-
-    def _record(self, home_address: bytes) -> Record | None:
-        version = self._versions.get(home_address)
-        if version is None:
-            return None
-        context = replica.export(self.home_agent, home_address, version, self._now)
-        binding = context.binding
-        if binding is None:
-            entry = StateEntry(home_address, home_address, 0, 0, 0, (), None, None, version.generation)
-        else:
-            entry = StateEntry(
-                home_address,
-                binding.care_of_address,
-                binding.flags,
-                binding.sequence,
-                -(-binding.remaining // (1000 * LIFETIME_UNIT)),
-                self.home_agent.prefixes_of(home_address),
-                None,
-                None,
-                version.generation,
-            )
-        return entry._replace(context=encode(context)), version
-
     def _commit(self, effects: list[Effect], now: float) -> list[Effect]:
         """A context changed: its next generation goes out, and the effects wait for it."""
         changed = self._changed[0] if self._changed else None
@@ -366,7 +325,7 @@ class Member:
         if changed is None:
             out, effects = effects, []
         for home_address in homes:
-            version = self._grow(home_address)
+            version = self.contexts.grow(home_address, self.machine.term)
             self.replication.change(home_address)
             held: list[Effect] = []
             if home_address == changed:
@@ -382,15 +341,9 @@ class Member:
                 self.counters["commits_alone"] += 1
         return out
 
-    def _grow(self, home_address: bytes) -> Version:
-        old = self._versions.get(home_address)
-        version = Version(self.machine.term, old.generation + 1 if old else 1)
-        self._set_version(home_address, old, version)
-        return version
-
-    def _set_version(self, home_address: bytes, old: Version | None, new: Version) -> None:
-        self._digest.change(home_address, old, new)
-        self._versions[home_address] = new
+    def version(self, home_address: bytes) -> Version | None:
+        """The version of a mobile node's context here."""
+        return self.contexts.version(home_address)
 
     def _let_go(self, items: list[_Held], effects: list[Effect]) -> None:
         serves = self.machine.serves
@@ -416,7 +369,8 @@ class Member:
         elif kind is StateRequest:
             self._state_request(identity, message, effects)  # type: ignore[arg-type]
         elif kind is Control:
-            self._control(identity, message, now, effects)  # type: ignore[arg-type]
+            if self.switch.take(identity, message, now, effects):  # type: ignore[arg-type]
+                self._claim(now, effects, planned=identity)
         else:
             raise Refused("unexpected_message")
 
@@ -453,13 +407,8 @@ class Member:
         if peer.answering == request.identifier:
             return
         self.replication.doubt(identity)
-        wanted = [each for each in request.home_addresses if any(each)]
-        if wanted:
-            homes = [each for each in wanted if each in self._versions]
-        else:
-            differing = self._digest.differing(request.digest)
-            homes = [each for each in self._versions if bucket(each) in differing]
-        self.replication.answer(identity, request.identifier, homes)
+        lacking = self.contexts.lacking(request.home_addresses, request.digest)
+        self.replication.answer(identity, request.identifier, lacking)
 
     def _state_reply(self, identity: int, reply: StateReply, now: float, effects: list[Effect]) -> None:
         """Apply the contexts of an active member, or merge what another one had that we lack."""
@@ -476,17 +425,19 @@ class Member:
         elif not answers:
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
-        contexts = [self._decode(entry) for entry in reply.entries]
+        contexts = [self.contexts.read(entry) for entry in reply.entries]
         statuses = []
         for entry, context in zip(reply.entries, contexts, strict=True):
             status = SynchronizationStatus.SUCCESS
             try:
                 if context is None:
-                    self._apply_draft(entry, now, effects)
+                    if not machine.serves:
+                        self.contexts.apply_draft(entry, effects)
                 elif machine.serves:
-                    self._merge(context, now, effects)
+                    if self.contexts.merge(context, machine.term, effects):
+                        self.replication.change(entry.home_address)
                 else:
-                    self._apply(context, now, effects)
+                    self.contexts.apply(context, effects)
             except Malformed as bad:
                 self.counters[f"harp_{bad.reason}"] += 1
                 status = SynchronizationStatus.UNSPECIFIED
@@ -500,140 +451,6 @@ class Member:
             self._asked[identity] = reply.identifier, again
         if reply.acknowledge:
             self.channel.send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
-
-    def _decode(self, entry: StateEntry) -> Context | None:
-        if not entry.context:
-            return None
-        context = decode(entry.context)
-        if context.home_address != entry.home_address or context.generation != entry.generation:
-            raise Malformed("context_of_another")
-        return context
-
-    def _apply(self, context: Context, now: float, effects: list[Effect]) -> None:
-        """A standby takes a whole generation, if it is newer than what it has."""
-        home_address = context.home_address
-        old = self._versions.get(home_address)
-        if old is not None and context.version <= old:
-            self.counters["contexts_known"] += 1
-            return
-        effects += replica.install(self.home_agent, context, now)
-        self._set_version(home_address, old, context.version)
-        self.counters["contexts_applied"] += 1
-
-    def _apply_draft(self, entry: StateEntry, now: float, effects: list[Effect]) -> None:
-        """A peer that knows only the draft: the binding alone, next to SAs that are ours anyway."""
-        if self.machine.serves:
-            return
-        home_address = entry.home_address
-        old = self._versions.get(home_address)
-        effects += replica.install_draft(self.home_agent, entry, now)
-        self._set_version(home_address, old, Version(0, old.generation + 1 if old else 1))
-        self.counters["bindings_applied"] += 1
-
-    def _merge(self, context: Context, now: float, effects: list[Effect]) -> None:
-        """The active member adopts what somebody accepted under an older term and it never heard of.
-
-        A binding counts as newer by its Binding Update's sequence number, for its mobile node knows best. It
-        becomes part of the present term; counters are merged in any case.
-        """
-        home_address = context.home_address
-        own = self._versions.get(home_address)
-        adopted: list[Effect] = []
-        if own is None or context.version > own:
-            adopted = replica.install(self.home_agent, context, now)
-            self._set_version(home_address, own, context.version)
-            changed = True
-        else:
-            changed = replica.newer_binding(self.home_agent.cache.get(home_address), context.binding)
-            if changed:
-                adopted = replica.install_binding(self.home_agent, home_address, context.binding, now)
-            changed |= replica.merge_counters(self.home_agent, context)
-        if changed:
-            effects += adopted
-            effects += [AnnounceAddress(each.address) for each in adopted if type(each) is DefendAddress]
-            self._grow(home_address)
-            self.replication.change(home_address)
-            self.counters["contexts_merged"] += 1
-
-    # -- planned switches --------------------------------------------------------------------------
-
-    def _control(self, identity: int, control: Control, now: float, effects: list[Effect]) -> None:
-        machine = self.machine
-        kind = control.type
-        if kind == ControlType.SWO_REQ:
-            status = ControlStatus.SUCCESS
-            if machine.role is Role.YIELDING and self._yielding_to == identity:
-                return
-            if machine.role is not Role.ACTIVE:
-                status = ControlStatus.NOT_ACTIVE
-            elif identity not in self.replication.synchronized():
-                status = ControlStatus.NOT_STANDBY
-            elif not self._hold_down.allows(now):
-                status = ControlStatus.ADMINISTRATIVELY_PROHIBITED
-            if status is ControlStatus.SUCCESS:
-                self._begin_yield(identity, ControlType.SWO_REP, now, effects)
-            else:
-                self.channel.send(identity, Control(ControlType.SWO_REP, status, machine.term), effects)
-        elif kind == ControlType.SWB_REQ:
-            if control.term != machine.term or machine.active != identity:
-                raise Refused("stale_control")
-            status = ControlStatus.SUCCESS
-            if machine.role is not Role.STANDBY or not machine.eligible:
-                status = ControlStatus.NOT_STANDBY
-            self.channel.send(identity, Control(ControlType.SWB_REP, status, machine.term), effects)
-            if status is ControlStatus.SUCCESS:
-                self._claim(now, effects, planned=identity)
-        elif kind == ControlType.SWO_REP:
-            if self._wants_switch_from != identity or control.term != machine.term:
-                raise Refused("stale_control")
-            self._wants_switch_from = None
-            if control.status == ControlStatus.SUCCESS and machine.role is Role.STANDBY:
-                self._claim(now, effects, planned=identity)
-            else:
-                self._report("switch_refused", effects, member=identity, status=control.status)
-        elif kind == ControlType.SWB_REP:
-            if control.status != ControlStatus.SUCCESS and self._yielding_to == identity:
-                self._end_yield(effects, f"refused with {control.status}")
-        else:
-            self._report("switch_complete", effects, member=identity)
-
-    def _begin_yield(self, identity: int, reply: ControlType, now: float, effects: list[Effect]) -> None:
-        """Take no more registrations; once the other has all, tell it to go."""
-        self.machine.do(Event.YIELD)
-        self.home_agent.frozen = "yielding"
-        self._yielding_to, self._yield_reply, self._yield_said = identity, reply, False
-        self._yield_until = now + max(1.0, 10 * self.group.hello_interval)
-        self._report("switch_begins", effects, member=identity)
-        self._yield(now, effects)
-
-    def _yield(self, now: float, effects: list[Effect]) -> None:
-        to = self._yielding_to
-        if self.machine.role is not Role.YIELDING or to is None:
-            return
-        if self._yield_until <= now:
-            self._end_yield(effects, "no answer")
-        elif not self._yield_said and self.replication.is_flushed(to) and not self.replication.holding:
-            self._yield_said = True
-            control = Control(self._yield_reply, ControlStatus.SUCCESS, self.machine.term)
-            self.channel.send(to, control, effects)
-
-    def _end_yield(self, effects: list[Effect], why: str) -> None:
-        self.machine.do(Event.YIELD_FAILED)
-        self.home_agent.frozen = ""
-        self._yielding_to = None
-        self._yield_until = _FOREVER
-        self._report("switch_failed", effects, reason=why)
-
-    def _preempt(self, now: float, effects: list[Effect]) -> None:
-        machine = self.machine
-        if not (self.group.preempt and machine.role is Role.STANDBY and machine.eligible):
-            return
-        active = self.neighbors.get(machine.active or 0)
-        if active is None or not self._hold_down.allows(now):
-            return
-        if (self.group.preference, self.group.address) > (active.preference, active.address):
-            self._hold_down.changed(now)
-            effects += self.switchover(now)[1]
 
     # -- roles -------------------------------------------------------------------------------------
 
@@ -652,8 +469,7 @@ class Member:
         """Service first: own the address, tell the link, tell the others; hygiene after."""
         self.machine.take(term)
         self.associations.begin(term)
-        self.home_agent.frozen = ""
-        self._hold_down.changed(now)
+        self.switch.changed(now)
         effects += [StoreTerm(term), TakeOver()]
         effects += self.home_agent.own()
         self._say_hello(now, effects)
@@ -676,7 +492,7 @@ class Member:
     def _stop_serving(self, now: float, effects: list[Effect]) -> None:
         """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
         effects.append(StandDown())
-        self._hold_down.changed(now)
+        self.switch.changed(now)
         held = self.replication.abandon()
         self._let_go(held, effects)
         for identity, peer in self.replication.peers.items():
@@ -684,15 +500,13 @@ class Member:
                 self.replication.appear(identity)
         self._asked.clear()
         self.associations.alone = False
-        self.home_agent.frozen = ""
-        self._yielding_to = None
-        self._yield_until = self._announce_at = self._lease_until = _FOREVER
+        self._announce_at = self._lease_until = _FOREVER
 
     def _forgive_own_pause(self, now: float) -> None:
         """Who did not run for a while cannot tell who was silent: what waits to be read may be a HELLO."""
         for neighbor in self.neighbors.values():
             silence = self.group.failure_factor * neighbor.interval
-            if now - self._now > silence / 2 and neighbor.is_alive(self._now):
+            if now - self.contexts.now > silence / 2 and neighbor.is_alive(self.contexts.now):
                 neighbor.heard = max(neighbor.heard, now - silence + neighbor.interval)
 
     def _check_neighbors(self, now: float, effects: list[Effect]) -> None:
@@ -715,7 +529,7 @@ class Member:
         self.associations.alone = self.replication.alone
         if caught_up:
             self._report("synchronized", effects, members=list(self.replication.synchronized()))
-            self._say_hello(self._now, effects)
+            self._say_hello(self.contexts.now, effects)
 
     def _announce(self, now: float, effects: list[Effect]) -> None:
         """Claim the home addresses on the home link, paced: whatever their number, service came first."""
@@ -788,7 +602,7 @@ class Member:
                 peer.pulled = False
             # The same request again, if it is one: an answer under way goes on as it is.
             self._asked[identity] = asked[0], now + self._patience
-            self.channel.send(identity, StateRequest(asked[0], (), self._digest.octets()), effects)
+            self.channel.send(identity, StateRequest(asked[0], (), self.contexts.digest()), effects)
 
     def _report(self, name: str, effects: list[Effect], **fields: object) -> None:
         machine = self.machine

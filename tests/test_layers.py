@@ -35,7 +35,8 @@ ALLOWED["mobile"] = _CORES
 ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}
 ALLOWED["channel"] = ALLOWED["numbering"] | {"harp", "ipv6"}
 ALLOWED["replica"] = _CORES | {"node", "numbering"}
-ALLOWED["member"] = ALLOWED["replica"] | {"replica", "channel"}
+ALLOWED["contexts"] = ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
+ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching"}
 _OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "config", "mobile_config", ""}
 ALLOWED["tables"] = _CORES
 ALLOWED["config"] = _CORES | {"tables"}

@@ -144,8 +144,4 @@ class Machine:
     def _place(self, among: set[int] | frozenset[int]) -> int:
         """How many of these members go before this one."""
         neighbors = self._neighbors
-        return sum(
-            (neighbors[each].preference, neighbors[each].address) > self._rank
-            for each in among
-            if each in neighbors
-        )
+        return sum(neighbors[each].rank > self._rank for each in among if each in neighbors)

@@ -47,6 +47,11 @@ class Neighbor:
         self.synchronized: frozenset[int] = frozenset()
 
     @property
+    def rank(self) -> tuple[int, bytes]:
+        """Higher goes first: preference, then the numerically higher address."""
+        return self.preference, self.address
+
+    @property
     def fails_at(self) -> float:
         """When silence becomes failure."""
         return self.heard + self._factor * self.interval

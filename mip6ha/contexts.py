@@ -1,0 +1,137 @@
+"""The contexts that a member has: their versions, what of them others lack, what others bring.
+
+Covered: one version a mobile node, the digest over all, records to send, applying an active member's
+generation, merging what a member that was cut off had accepted. Not covered: messages and roles (``member``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import replica
+from .binding.messages import LIFETIME_UNIT
+from .effects import AnnounceAddress, DefendAddress, Effect
+from .failover.context import Context, Version, decode, encode
+from .failover.digest import Digest, bucket
+from .harp.messages import StateEntry
+from .harp.sync import Record
+from .node import HomeAgent
+from .wire import Malformed
+
+__all__ = ["Contexts"]
+
+
+class Contexts:
+    """Contexts of one member; ``now`` is the moment of the input that is being processed."""
+
+    def __init__(self, home_agent: HomeAgent, now: float) -> None:
+        self.now = now
+        self._home_agent = home_agent
+        self._versions: dict[bytes, Version] = {}
+        self._digest = Digest()
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def version(self, home_address: bytes) -> Version | None:
+        """The version of a mobile node's context, ``None`` before its first change."""
+        return self._versions.get(home_address)
+
+    def digest(self) -> bytes:
+        """A sum over all versions, for another member."""
+        return self._digest.octets()
+
+    def lacking(self, wanted: Iterable[bytes], digest: bytes) -> list[bytes]:
+        """What to send to a member that asks for ``wanted`` home addresses, or, with none, has ``digest``."""
+        named = [each for each in wanted if any(each)]
+        if named:
+            return [each for each in named if each in self._versions]
+        differing = self._digest.differing(digest)
+        return [each for each in self._versions if bucket(each) in differing]
+
+    def grow(self, home_address: bytes, term: int) -> Version:
+        """A context changed here, under ``term``: its next generation."""
+        old = self._versions.get(home_address)
+        version = Version(term, old.generation + 1 if old else 1)
+        self._set(home_address, old, version)
+        return version
+
+    def record(self, home_address: bytes) -> Record | None:
+        """A context as it is now, ready to be sent, with its version."""
+        version = self._versions.get(home_address)
+        if version is None:
+            return None
+        context = replica.export(self._home_agent, home_address, version, self.now)
+        binding = context.binding
+        octets = encode(context)
+        if binding is None:
+            return StateEntry(
+                home_address, home_address, 0, 0, 0, generation=version.generation, context=octets
+            ), version
+        entry = StateEntry(
+            home_address,
+            binding.care_of_address,
+            binding.flags,
+            binding.sequence,
+            -(-binding.remaining // (1000 * LIFETIME_UNIT)),
+            self._home_agent.prefixes_of(home_address),
+            generation=version.generation,
+            context=octets,
+        )
+        return entry, version
+
+    def read(self, entry: StateEntry) -> Context | None:
+        """The context in an entry, ``None`` where the sender knows only the draft; :class:`Malformed`."""
+        if not entry.context:
+            return None
+        context = decode(entry.context)
+        if context.home_address != entry.home_address or context.generation != entry.generation:
+            raise Malformed("context_of_another")
+        return context
+
+    def apply(self, context: Context, effects: list[Effect]) -> None:
+        """Take a generation of the active member, whole, if it is newer than what is here."""
+        home_address = context.home_address
+        old = self._versions.get(home_address)
+        if old is not None and context.version <= old:
+            self._home_agent.counters["contexts_known"] += 1
+            return
+        effects += replica.install(self._home_agent, context, self.now)
+        self._set(home_address, old, context.version)
+        self._home_agent.counters["contexts_applied"] += 1
+
+    def apply_draft(self, entry: StateEntry, effects: list[Effect]) -> None:
+        """Take the binding of a peer that knows only the draft, next to SAs that are ours anyway."""
+        old = self._versions.get(entry.home_address)
+        effects += replica.install_draft(self._home_agent, entry, self.now)
+        self._set(entry.home_address, old, Version(0, old.generation + 1 if old else 1))
+        self._home_agent.counters["bindings_applied"] += 1
+
+    def merge(self, context: Context, term: int, effects: list[Effect]) -> bool:
+        """Adopt, as the active member under ``term``, what somebody accepted and this one never heard of.
+
+        A binding counts as newer by its Binding Update's sequence number, for its mobile node knows best; it
+        becomes part of the present term. Counters are merged in any case. Whether anything changed.
+        """
+        home_address = context.home_address
+        own = self._versions.get(home_address)
+        adopted: list[Effect] = []
+        if own is None or context.version > own:
+            adopted = replica.install(self._home_agent, context, self.now)
+            self._set(home_address, own, context.version)
+            changed = True
+        else:
+            changed = replica.newer_binding(self._home_agent.cache.get(home_address), context.binding)
+            if changed:
+                adopted = replica.install_binding(self._home_agent, home_address, context.binding, self.now)
+            changed |= replica.merge_counters(self._home_agent, context)
+        if changed:
+            effects += adopted
+            effects += [AnnounceAddress(each.address) for each in adopted if type(each) is DefendAddress]
+            self.grow(home_address, term)
+            self._home_agent.counters["contexts_merged"] += 1
+        return changed
+
+    def _set(self, home_address: bytes, old: Version | None, new: Version) -> None:
+        self._digest.change(home_address, old, new)
+        self._versions[home_address] = new
