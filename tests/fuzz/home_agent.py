@@ -1,9 +1,9 @@
 """Mutated real packets against the home agent core.
 
 Every packet starts from one that a reference implementation or the mobile node of these tests sent. It is
-changed outside, or its plaintext is changed and sealed again with the right keys, so that what lies behind the
-cryptography is reached too. After each packet the invariants of :meth:`World.check` hold; now and then time
-passes; every so often each mobile node still gets what it asks for.
+changed outside, or its plaintext is changed and sealed again with the right keys, so that what lies behind
+the cryptography is reached too. After each packet the invariants of :meth:`World.check` hold; now and then
+time passes; every so often each mobile node still gets what it asks for.
 
 ``python -m tests.fuzz.home_agent --seconds 600 --seed 1`` runs until the time is up or something breaks; it
 then prints the seed of the round, which ``--seed`` with ``--rounds 1`` repeats.
@@ -128,7 +128,8 @@ class Round:
                 self.still_serves()
         self.still_serves()
         world.carry_out(world.agent.stop(world.now))
-        assert not (world.plane.tunnels or world.plane.defended or world.plane.routes or world.plane.probed)
+        plane = world.plane
+        assert not any((plane.tunnels, plane.defended, plane.routes, plane.probed))
         return world.agent.counters
 
     def packet(self) -> bytes:

@@ -62,8 +62,8 @@ def test_start_reserves_numbers_before_it_owns_addresses() -> None:
     assert agent.start(0.0) == [
         ReserveSequences(RESERVATION),
         DefendAddress(HOME_AGENT),
-        AnnounceAddress(HOME_AGENT),
         DefendAddress(ANYCAST),
+        AnnounceAddress(HOME_AGENT),
     ]
 
 

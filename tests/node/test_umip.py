@@ -227,7 +227,10 @@ def test_a_thousand_mobile_nodes_at_once_each_get_their_answer() -> None:
     for node in nodes:
         world.agent.receive(node.update(), world.now)
     world.now += 1
-    found = world.agent.on_timer(world.now)
+    found = []
+    while (world.agent.next_deadline() or world.now) <= world.now and len(sent(found)) < 1000:
+        # In batches, so that packets go on in between.
+        found += world.agent.on_timer(world.now)
     assert len(sent(found)) == 1000
     assert world.agent.status(world.now)["bindings"] == 1000
     assert sum(isinstance(effect, SetTunnel) for effect in dataplane(found)) == 1000
