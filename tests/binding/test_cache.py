@@ -62,7 +62,8 @@ def test_defended_addresses() -> None:
     binding = Binding(address("2001:db8:a::1:2:3"))
     assert binding.defended == (address("2001:db8:a::1:2:3"),)
     binding.flags = UpdateFlag.LINK_LOCAL
-    assert binding.defended == (address("2001:db8:a::1:2:3"), address("fe80::1:2:3"))
+    defended: tuple[bytes, ...] = binding.defended
+    assert defended == (address("2001:db8:a::1:2:3"), address("fe80::1:2:3"))
 
 
 def test_later_deadlines_cost_nothing_and_are_kept() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mip6ha import icmpv6, ipv6
 from mip6ha.binding.messages import Status, refresh_advice
-from mip6ha.effects import Event, ProbeAddress, ReleaseAddress, RemoveTunnel, SendPacket, SetTunnel
+from mip6ha.effects import Effect, Event, ProbeAddress, ReleaseAddress, RemoveTunnel, SendPacket, SetTunnel
 from mip6ha.ipsec import esp
 from mip6ha.ipv6 import DESTINATION_OPTIONS, ESP, ICMPV6, MOBILITY, ROUTING
 from mip6ha.wire import address, verifies
@@ -227,7 +227,7 @@ def test_a_thousand_mobile_nodes_at_once_each_get_their_answer() -> None:
     for node in nodes:
         world.agent.receive(node.update(), world.now)
     world.now += 1
-    found = []
+    found: list[Effect] = []
     while (world.agent.next_deadline() or world.now) <= world.now and len(sent(found)) < 1000:
         # In batches, so that packets go on in between.
         found += world.agent.on_timer(world.now)
