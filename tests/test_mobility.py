@@ -19,7 +19,8 @@ from .strategies import ADDRESSES, OPTIONS, U8
 
 _BETWEEN = (HOME_ADDRESS, HOME_AGENT)
 
-# RFC 6275 6.2.4 to 6.2.7, RFC 3963 4.3, RFC 4285 5 and 6, RFC 5094 3: (x, y) of x*n + y, from the header's first octet.
+# RFC 6275 6.2.4 to 6.2.7, RFC 3963 4.3, RFC 4285 5 and 6, RFC 5094 3:
+# (x, y) of x*n + y, from the header's first octet.
 _ALIGNMENTS = {2: (2, 0), 3: (8, 6), 4: (2, 0), 5: (8, 2), 6: (8, 4), 9: (4, 1), 10: (8, 2), 19: (4, 2)}
 
 
