@@ -1,0 +1,208 @@
+"""One life of a member: a process between its start and its end, and what carries out its effects.
+
+Covered: inputs in the order the edge gives them, effects one by one (a crash may come between any two),
+timers. Not covered: judging what happened (``checker``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mip6ha.effects import (
+    AnnounceAddress,
+    ClaimTerm,
+    Effect,
+    Event,
+    ReserveSequences,
+    SendPacket,
+    SendToMember,
+    StandDown,
+    StoreTerm,
+    TakeOver,
+)
+from mip6ha.member import Member
+
+from .host import Arrival, Seat
+
+if TYPE_CHECKING:
+    from .world import World
+
+__all__ = ["Life"]
+
+
+class Life:
+    """A running member. ``takeovers`` are its terms and when it took them; ``ready`` those it took over
+    with all state.
+    """
+
+    def __init__(self, world: World, seat: Seat) -> None:
+        group = seat.group
+        self.world = world
+        self.seat = seat
+        self.number = seat.lives
+        self.started_at = world.now
+        self.alive = True
+        self.takeovers: dict[int, float] = {}
+        self.ready: set[int] = set()
+        self.lease_until = float("inf")
+        self._armed: float | None = None
+        self._flushing = False
+        now = seat.host.clock()
+        self.member = Member(
+            replace(group.parameters, sequence_floor=seat.floor),
+            group.settings[seat.identity],
+            world.random.randbytes,
+            now,
+            seat.term,
+        )
+        self.counted: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"{self.seat}.{self.number}"
+
+    @property
+    def serves(self) -> bool:
+        """Whether it believes to be the one that serves."""
+        return self.alive and self.member.machine.serves
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.alive = False
+        self.seat.owns = False
+        self.seat.life = None
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """See :meth:`Member.start`."""
+        self._after(self.member.start(self.seat.host.clock()))
+
+    def stop(self) -> None:
+        """See :meth:`Member.stop`."""
+        self.perform(self.member.stop(self.seat.host.clock()))
+
+    def take(self, arrival: Arrival) -> None:
+        """A packet is read from a socket."""
+        _, datagram, identity, bringer = arrival
+        checker = self.world.checker
+        checker.before_step(self)
+        member, now = self.member, self.seat.host.clock()
+        if identity:
+            judge = checker.before_message(self, datagram, bringer)
+            effects = member.receive_member(self.seat.group.addresses[identity], datagram.octets, now)
+            checker.after_message(self, datagram, bringer, judge, effects)
+        else:
+            seen = checker.before_packet(self, datagram)
+            effects = member.receive(datagram.octets, now)
+            checker.after_packet(self, datagram, bringer, seen)
+        datagram.arrived = True
+        self.perform(effects)
+        batch = self.world.plan.batch
+        if not self.alive:
+            return
+        if not batch:
+            self.perform(member.flush(now))
+        elif not self._flushing:
+            self._flushing = True
+            self.world.at(batch, self._flush)
+        self._settle()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.alive and not self.seat.host.paused:
+            self._after(self.member.flush(self.seat.host.clock()))
+
+    def on_timer(self, at: float | None = None) -> None:
+        """The clock reached the deadline that was asked for."""
+        if not self.alive or self.seat.host.paused or (at is not None and at != self._armed):
+            return
+        self.world.checker.before_step(self)
+        now = self.seat.host.clock()
+        self._armed = None
+        self._after(self.member.on_timer(now if at is None else max(now, at)))
+
+    def switchover(self) -> None:
+        """An operator wants this member to be the active one."""
+        said, effects = self.member.switchover(self.seat.host.clock())
+        self.world.log("command", self, f"switchover {said}")
+        self._after(effects)
+
+    def switchback(self) -> None:
+        """An operator wants another member to be the active one."""
+        said, effects = self.member.switchback(self.seat.host.clock())
+        self.world.log("command", self, f"switchback {said}")
+        self._after(effects)
+
+    def claim_answered(self, term: int, granted: bool, lease_until: float) -> None:
+        """See :meth:`Member.claim_answered`."""
+        if not self.alive or self.seat.host.paused:
+            return
+        self.world.checker.before_step(self)
+        if granted:
+            self.lease_until = lease_until
+        effects = self.member.claim_answered(term, granted, lease_until, self.seat.host.clock())
+        self._after(effects)
+        if granted:
+            self.world.arbiter.renew(self, term)
+
+    def lease_renewed(self, lease_until: float) -> None:
+        """See :meth:`Member.lease_renewed`."""
+        if self.serves and not self.seat.host.paused:
+            self.lease_until = max(self.lease_until, lease_until)
+            self.member.lease_renewed(lease_until, self.seat.host.clock())
+            self._settle()
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _after(self, effects: list[Effect]) -> None:
+        self.perform(effects)
+        if self.alive:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.world.checker.after_step(self)
+        deadline = self.member.next_deadline()
+        if deadline is not None and deadline != self._armed:
+            self._armed = deadline
+            when = self.seat.host.when(deadline)
+            self.world.at(max(0.0, when - self.world.now), self.on_timer, deadline)
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Carry out effects in their order, unless the process ends before."""
+        world, host, seat = self.world, self.seat.host, self.seat
+        if any(type(effect) is TakeOver for effect in effects):
+            world.checker.takeover_effects(self, effects)
+        for effect in effects:
+            if host.trap is not None:
+                host.trap -= 1
+                if host.trap < 0:
+                    host.crash(f"before {type(effect).__name__}")
+            if not self.alive:
+                return
+            kind = type(effect)
+            if kind is SendToMember:
+                world.send_to_member(self, effect.address, effect.packet)  # type: ignore[union-attr]
+            elif kind is SendPacket:
+                world.send_from_home_agent(self, effect.packet)  # type: ignore[union-attr]
+            elif kind is Event:
+                world.log(effect.name, self, effect.fields)  # type: ignore[union-attr]
+            elif isinstance(effect, StoreTerm | ReserveSequences):
+                if host.trap_storage:
+                    host.crash(f"before {type(effect).__name__} was written")
+                    return
+                if isinstance(effect, StoreTerm):
+                    seat.term = effect.term
+                else:
+                    seat.floor = max(seat.floor, effect.limit)
+            elif kind is TakeOver:
+                world.checker.took_over(self)
+                seat.owns = True
+            elif kind is StandDown:
+                world.log("stands down", self)
+                seat.owns = False
+            elif isinstance(effect, AnnounceAddress):
+                if effect.address == seat.group.address:
+                    world.announce(seat)
+            elif isinstance(effect, ClaimTerm):
+                world.arbiter.claim(self, effect.term)
