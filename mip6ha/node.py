@@ -358,8 +358,11 @@ class HomeAgent:
             # 9.5.4: the answer would go there.
             raise Refused("unanswerable_source")
         router = message.flags & UpdateFlag.MOBILE_ROUTER
-        authorized = self._mobile_nodes[home_address].prefixes if router else ()
-        outcome = self.registrations.update(home_address, parsed.source, message, authorized, now)
+        known = self._mobile_nodes[home_address]
+        authorized = known.prefixes if router else ()
+        outcome = self.registrations.update(
+            home_address, parsed.source, message, authorized, now, suspended=known.suspended
+        )
         action = outcome.action
         if action is Action.BIND:
             binding = self.cache.entry(home_address)

@@ -51,13 +51,17 @@ class AuthenticationParameters:
 
 @dataclass(frozen=True, slots=True)
 class MobileNodeParameters:
-    """One mobile node: its home address, its SAs, the prefixes it may bring as a mobile router."""
+    """One mobile node: its home address, its SAs, the prefixes it may bring as a mobile router.
+
+    One that is ``suspended`` is told that it is administratively prohibited.
+    """
 
     home_address: bytes
     name: str
     associations: tuple[AssociationParameters, ...] = ()
     prefixes: tuple[MobileNetworkPrefix, ...] = ()
     authentication: AuthenticationParameters | None = None
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

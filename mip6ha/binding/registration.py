@@ -116,10 +116,13 @@ class Registrations:
         message: BindingUpdate,
         authorized: tuple[MobileNetworkPrefix, ...],
         now: float,
+        *,
+        suspended: bool = False,
     ) -> Outcome:
         """Process an authenticated Binding Update (10.3.1, 10.3.2) in the order the RFC gives.
 
-        ``source`` is the packet's source address, ``authorized`` the prefixes this mobile node may bring.
+        ``source`` is the packet's source address, ``authorized`` the prefixes this mobile node may bring;
+        ``suspended`` when the operator has it served no longer: it may only de-register.
         :class:`Refused` for what gets no answer. On a refusal nothing has changed.
         """
         sequence, flags, units, options = message
@@ -142,6 +145,8 @@ class Registrations:
         care_of_address = (alternate_care_of_address(options) if options else None) or source
         if not units or care_of_address == home_address:
             return self._deregister(binding, sequence)
+        if suspended:
+            return _refusal(Status.ADMINISTRATIVELY_PROHIBITED, sequence)
         if not is_routable_unicast(care_of_address) or care_of_address == policy.address:
             return _refusal(Status.INVALID_CARE_OF_ADDRESS, sequence)
         registered = self._registered(home_address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mip6ha.binding.messages import OptionType, Status, alternate_care_of_address, refresh_advice
@@ -365,3 +367,14 @@ def test_a_virtual_home_link_has_nobody_to_ask_or_to_tell() -> None:
     assert node.acknowledged(found).status == 0
     assert world.advance(30) == []
     assert world.plane.announced == []
+
+
+def test_a_suspended_mobile_node_is_administratively_prohibited() -> None:
+    node = MobileNode()
+    world = World(node)
+    (served,) = world.agent.parameters.mobile_nodes
+    world.agent.reconfigure((replace(served, suspended=True),), world.now)
+    assert node.acknowledged(world.receive(node.update())).status == Status.ADMINISTRATIVELY_PROHIBITED
+    assert world.agent.status(world.now)["bindings"] == 0
+    world.agent.reconfigure((served,), world.now)
+    assert node.acknowledged(world.receive(node.update())).status == Status.ACCEPTED
