@@ -120,7 +120,7 @@ class Member:
             is_flushed=lambda identity: (
                 self.replication.is_flushed(identity) and not self.replication.holding
             ),
-            send=self.channel.send,
+            send=self._send,
             report=self._report,
         )
 
@@ -188,7 +188,7 @@ class Member:
         self._settle(effects)
         self.switch.progress(now, effects)
         for identity, message in self.replication.poll(self.machine.term, now):
-            self.channel.send(identity, message, effects)
+            self._send(identity, message, effects)
         return effects
 
     def next_deadline(self) -> float | None:
@@ -315,27 +315,25 @@ class Member:
 
     def _commit(self, effects: list[Effect], now: float) -> list[Effect]:
         """A context changed: its next generation goes out, and the effects wait for it."""
-        changed = self._changed[0] if self._changed else None
-        homes = dict.fromkeys(self._changed) | self.associations.wanting
-        self._changed.clear()
-        self.associations.wanting.clear()
+        wanting = self.associations.wanting
+        homes = dict.fromkeys(self._changed) | wanting if wanting else dict.fromkeys(self._changed)
         if not homes:
             return effects
+        changed = self._changed[0] if self._changed else None
+        self._changed.clear()
+        wanting.clear()
         out: list[Effect] = []
-        if changed is None:
-            out, effects = effects, []
+        held: list[Effect] = []
+        if changed is None or not self.group.synchronous:
+            out = effects
+        else:
+            for each in effects:
+                # A reservation on stable storage is nobody else's business.
+                (out if type(each) is ReserveSequences else held).append(each)
         for home_address in homes:
             version = self.contexts.grow(home_address, self.machine.term)
             self.replication.change(home_address)
-            held: list[Effect] = []
-            if home_address == changed:
-                if self.group.synchronous:
-                    # A reservation on stable storage is nobody else's business.
-                    out += [each for each in effects if type(each) is ReserveSequences]
-                    held = [each for each in effects if type(each) is not ReserveSequences]
-                else:
-                    out += effects
-            item = _Held(self.associations.outstanding(home_address), held)
+            item = _Held(self.associations.outstanding(home_address), held if home_address == changed else [])
             if not self.replication.hold(home_address, version, [item]):
                 self._let_go([item], out)
                 self.counters["commits_alone"] += 1
@@ -450,7 +448,7 @@ class Member:
                 self.replication.peers[identity].pulled = True
             self._asked[identity] = reply.identifier, again
         if reply.acknowledge:
-            self.channel.send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
+            self._send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
 
     # -- roles -------------------------------------------------------------------------------------
 
@@ -481,20 +479,20 @@ class Member:
             self.replication.trust(planned)
         self._asked.clear()
         self._settle(effects)
-        self._announcing = iter(
-            [each for binding in self.home_agent.cache if binding.is_bound for each in binding.defended]
-        )
+        # Looked at as it is announced: a take-over must not take longer for more mobile nodes.
+        bindings = list(self.home_agent.cache)
+        self._announcing = (each for binding in bindings if binding.is_bound for each in binding.defended)
         self._announce_at = now
         self._report("active", effects, term=term)
         if planned is not None:
-            self.channel.send(planned, Control(ControlType.SW_COMP, term=term), effects)
+            self._send(planned, Control(ControlType.SW_COMP, term=term), effects)
 
     def _stop_serving(self, now: float, effects: list[Effect]) -> None:
         """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
         effects.append(StandDown())
         self.switch.changed(now)
-        held = self.replication.abandon()
-        self._let_go(held, effects)
+        self._let_go(self.replication.abandon(), effects)
+        effects += self.home_agent.end_probes()
         for identity, peer in self.replication.peers.items():
             if peer.progress is not Progress.ABSENT:
                 self.replication.appear(identity)
@@ -547,6 +545,12 @@ class Member:
     def _patience(self) -> float:
         return max(10 * self.group.retransmission, 2 * self.group.hello_interval)
 
+    def _send(self, identity: int, message: Body, effects: list[Effect]) -> None:
+        try:
+            self.channel.send(identity, message, effects)
+        except Refused as refused:
+            self.counters[f"harp_{refused.reason}"] += 1
+
     def _say_hello(
         self, now: float, effects: list[Effect], *, solicit: bool = False, lifetime: int = _LIFETIME
     ) -> None:
@@ -581,7 +585,7 @@ class Member:
             self.machine.term,
             self.replication.synchronized() if serves else None,
         )
-        self.channel.send(identity, hello, effects)
+        self._send(identity, hello, effects)
 
     def _ask(self, now: float, effects: list[Effect]) -> None:
         """Ask for state: a standby the active member until it has all, an active member whoever comes."""
@@ -602,7 +606,7 @@ class Member:
                 peer.pulled = False
             # The same request again, if it is one: an answer under way goes on as it is.
             self._asked[identity] = asked[0], now + self._patience
-            self.channel.send(identity, StateRequest(asked[0], (), self.contexts.digest()), effects)
+            self._send(identity, StateRequest(asked[0], (), self.contexts.digest()), effects)
 
     def _report(self, name: str, effects: list[Effect], **fields: object) -> None:
         machine = self.machine

@@ -395,6 +395,15 @@ class HomeAgent:
         self._answer(binding.home_address, binding.source, outcome, effects)
         self._report("moved" if moved else "registered", binding, effects)
 
+    def end_probes(self) -> list[Effect]:
+        """Give up every registration that waits for duplicate address detection; nobody was told of it."""
+        effects: list[Effect] = []
+        for binding in self.cache:
+            if binding.state is State.PROBING:
+                self.withdraw(binding, Before(State.PROBING), effects)
+                self.cache.end(binding)
+        return effects
+
     def forward(self, binding: Binding, before: Before, effects: list[Effect]) -> bool:
         """Make forwarding that of ``binding``, which was ``before``; whether anything is different."""
         bound_before, old_care_of_address, old_prefixes = before
