@@ -10,8 +10,9 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -27,6 +28,7 @@ __all__ = ["main"]
 
 DEFAULT_CONFIGURATION = Path("/etc/mip6ha/ha.toml")
 _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _configuration = click.option(
     "-c",
@@ -37,6 +39,20 @@ _configuration = click.option(
     show_default=True,
     help="TOML file of the home agent.",
 )
+
+
+def _find_socket(command: _Command) -> _Command:
+    """The options that say which home agent is asked."""
+    socket_option = click.option(
+        "--socket",
+        "control_socket",
+        type=click.Path(path_type=Path),
+        help=f"Control socket.  [default: {DEFAULT_SOCKET}]",
+    )
+    path_option = click.option(
+        "-c", "--config", "path", type=click.Path(path_type=Path), help="Find the socket in this file."
+    )
+    return path_option(socket_option(command))
 
 
 def _fail(lines: tuple[str, ...], status: int) -> NoReturn:
@@ -59,22 +75,52 @@ def main() -> None:
 
 
 @main.command()
-@_configuration
+@click.option(
+    "-c",
+    "--config",
+    "paths",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=[DEFAULT_CONFIGURATION],
+    show_default=True,
+    help="TOML file of a home agent; several home agents run in one process.",
+)
 @click.option("--log-format", type=click.Choice(logging.FORMATS), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(logging.LEVELS), default="info", show_default=True)
-def run(path: Path, log_format: str, log_level: str) -> None:
+def run(paths: tuple[Path, ...], log_format: str, log_level: str) -> None:
     """Serve in the foreground: SIGTERM stops cleanly, SIGHUP takes over changed mobile nodes."""
-    configuration = _load(path)
-    for warning in configuration.warnings:
-        click.echo(f"mip6ha: warning: {warning}", err=True)
+    configurations = [(path, _load(path)) for path in paths]
+    for wrong in _clashes(configurations):
+        _fail((wrong,), 2)
+    for _, configuration in configurations:
+        for warning in configuration.warnings:
+            click.echo(f"mip6ha: warning: {warning}", err=True)
     logging.start(log_format, log_level)
     # A reactor is of no use to the other commands.
-    from .edge import service  # noqa: PLC0415
+    from .edge import process  # noqa: PLC0415
 
     try:
-        sys.exit(service.run(path, configuration))
+        sys.exit(process.run(configurations))
     except Unusable as error:
         _fail((str(error),), 1)
+
+
+def _clashes(configurations: list[tuple[Path, Configuration]]) -> Iterator[str]:
+    """What two home agents of one process must not share."""
+    seen: dict[tuple[str, object], Path] = {}
+    for path, configuration in configurations:
+        edge, group = configuration.edge, configuration.group
+        own: list[tuple[str, object]] = [
+            ("home_agent.address", configuration.parameters.address),
+            ("home_agent.tun_name", edge.tun_name),
+            ("home_agent.control_socket", edge.control_socket),
+            ("home_agent.state_dir", edge.state_dir),
+        ]
+        own += [("group.id", group.group), ("group.address", group.address)] if group else []
+        for key, value in own:
+            other = seen.setdefault((key, value), path)
+            if other is not path:
+                yield f"{path}: {key}: is the same as in {other}; allowed: one of its own for each file"
 
 
 @main.command()
@@ -90,6 +136,12 @@ def check(path: Path) -> None:
     click.echo(f"home agent {text(parameters.address)} for {prefixes}")
     click.echo(f"home link {edge.home_link or 'virtual'}, TUN device {edge.tun_name}")
     click.echo(f"{len(nodes)} mobile nodes, {associations} security associations")
+    group = configuration.group
+    if group is not None:
+        others = ", ".join(f"{peer.identity} at {text(peer.address)}" for peer in group.peers)
+        click.echo(
+            f"member {group.identity} of group {group.group} at {text(group.address)}; others: {others}"
+        )
     for warning in configuration.warnings:
         click.echo(f"warning: {warning}")
     for lack in _lacks(configuration):
@@ -119,22 +171,11 @@ def _lacks(configuration: Configuration) -> list[str]:
 
 @main.command()
 @click.argument("what", type=click.Choice(["bindings", "sas", "counters", "status"]))
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Find the socket in this file.")
-@click.option(
-    "--socket",
-    "control_socket",
-    type=click.Path(path_type=Path),
-    help=f"Control socket.  [default: {DEFAULT_SOCKET}]",
-)
+@_find_socket
 @click.option("--json", "as_json", is_flag=True, help="Print what the home agent answers.")
 def show(what: str, path: Path | None, control_socket: Path | None, as_json: bool) -> None:
     """Look into a running home agent."""
-    if control_socket is None:
-        control_socket = DEFAULT_SOCKET if path is None else _load(path).edge.control_socket
-    try:
-        answer = control.ask(control_socket, what)
-    except Unusable as error:
-        _fail((str(error),), 1)
+    answer = _ask(path, control_socket, what)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif not answer:
@@ -142,7 +183,39 @@ def show(what: str, path: Path | None, control_socket: Path | None, as_json: boo
     else:
         # A pipe has no width; do not cut what goes there.
         console = Console() if sys.stdout.isatty() else Console(width=400)
+        members = answer.pop("members", None) if isinstance(answer, dict) else None
         console.print(_table(what, answer))
+        if members:
+            console.print(_table("members", members))
+
+
+@main.command()
+@_find_socket
+def switchover(path: Path | None, control_socket: Path | None) -> None:
+    """Let this standby become the active member of its set (exit status 1 if it does not)."""
+    _tell(_ask(path, control_socket, "switchover"))
+
+
+@main.command()
+@_find_socket
+@click.option("--to", type=click.IntRange(1, 255), metavar="MEMBER", help="Which one; the best by default.")
+def switchback(path: Path | None, control_socket: Path | None, to: int | None) -> None:
+    """Let a standby become active in place of this member (exit status 1 if it does not)."""
+    _tell(_ask(path, control_socket, "switchback", to=to))
+
+
+def _tell(outcome: dict[str, Any]) -> None:
+    took = f"after {outcome['seconds'] * 1000:.1f} ms"
+    click.echo("group {group}: member {member} is {role}, term {term}, ".format(**outcome) + took)
+
+
+def _ask(path: Path | None, control_socket: Path | None, command: str, **arguments: int | None) -> Any:
+    if control_socket is None:
+        control_socket = DEFAULT_SOCKET if path is None else _load(path).edge.control_socket
+    try:
+        return control.ask(control_socket, command, arguments)
+    except Unusable as error:
+        _fail((str(error),), 1)
 
 
 def _table(title: str, answer: Any) -> Table:

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from .binding.messages import MobileNetworkPrefix
+from .group_config import GroupTable, Membership
 from .ipsec.policy import Direction, Use
 from .parameters import (
     AssociationParameters,
     AuthenticationParameters,
+    GroupParameters,
     HomeAgentParameters,
     HomePrefix,
     MobileNodeParameters,
@@ -79,7 +81,8 @@ _MINIMUM_SECRET = 16
 class EdgeConfiguration:
     """What the edge needs to know. ``home_link`` ``None`` is a virtual home link (RFC 6275 10.4.1).
 
-    ``link_mtu`` ``None`` takes over that of the home link.
+    ``link_mtu`` ``None`` takes over that of the home link. ``group`` is the id of the redundant set that the
+    home agent is a member of; ``virtual_mac`` is that set's address on the home link.
     """
 
     home_link: str | None
@@ -87,15 +90,22 @@ class EdgeConfiguration:
     control_socket: Path
     state_dir: Path
     link_mtu: int | None
+    group: int | None = None
+    virtual_mac: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A home agent's parameters, its edge's, and what an operator may want to look at again."""
+    """A home agent's parameters, its edge's, and what an operator may want to look at again.
+
+    ``group`` and ``membership`` are those of a member of a redundant set, ``None`` for a home agent alone.
+    """
 
     parameters: HomeAgentParameters
     edge: EdgeConfiguration
     warnings: tuple[str, ...] = ()
+    group: GroupParameters | None = None
+    membership: Membership | None = None
 
 
 class _HomePrefixTable(Table):
@@ -159,6 +169,7 @@ class _AuthenticationTable(Table):
 class _MobileNodeTable(Table):
     home_address: Address = Field(description=_ADDRESS)
     name: str = Field("", description="any text")
+    suspended: bool = Field(False, description=_BOOLEAN)
     mobile_network_prefixes: list[Prefix] = Field([], description=f"a list, each {_PREFIX}")
     authentication: _AuthenticationTable | None = Field(None, description="a table of spi and key or keys")
     sa: list[SecurityAssociationTable] = Field([], description="[[mobile_node.sa]] tables")
@@ -179,6 +190,7 @@ class _PoolTable(Table):
 
 class _File(Table):
     home_agent: _HomeAgentTable = Field(description="a table [home_agent]")
+    group: GroupTable | None = Field(None, description="a table [group]")
     mobile_node: list[_MobileNodeTable] = Field([], description="[[mobile_node]] tables")
     mobile_node_pool: list[_PoolTable] = Field([], description="[[mobile_node_pool]] tables")
 
@@ -200,10 +212,14 @@ def load(path: Path) -> Configuration:
         for location, node in expand(content, key_file, problems)
     ]
     _check_unique(agent.address, nodes, problems)
+    group = content.group
+    member = None if group is None else group.parameters(agent.address, key_file, problems)
     problems.refuse()
     mobile_nodes = tuple(node for _, node in nodes)
     warnings = (*_warnings(agent, nodes), *_exposed_keys(path, data))
-    return Configuration(_agent_parameters(agent, mobile_nodes), _edge(agent, path), warnings)
+    membership = None if group is None else group.membership()
+    edge = _edge(agent, path, None if group is None else group.id, membership)
+    return Configuration(_agent_parameters(agent, mobile_nodes), edge, warnings, member, membership)
 
 
 def _agent_parameters(
@@ -229,13 +245,17 @@ def _agent_parameters(
     )
 
 
-def _edge(agent: _HomeAgentTable, path: Path) -> EdgeConfiguration:
+def _edge(
+    agent: _HomeAgentTable, path: Path, group: int | None, membership: Membership | None
+) -> EdgeConfiguration:
     return EdgeConfiguration(
         agent.home_link,
         agent.tun_name,
         path.parent / agent.control_socket,
         path.parent / agent.state_dir,
         agent.link_mtu,
+        group,
+        None if membership is None else membership.virtual_mac,
     )
 
 
@@ -260,6 +280,7 @@ def _mobile_nodes(content: _File, key_file: KeyFile, problems: Problems) -> Iter
                 tuple(association for association in associations if association is not None),
                 tuple(node.mobile_network_prefixes),
                 authentication,
+                node.suspended,
             ),
         )
 

@@ -33,6 +33,7 @@ from .wire import Refused
 __all__ = ["Forwarding"]
 
 _MAX_EXTENSION_HEADERS = 8
+_NEIGHBOR_DISCOVERY = range(icmpv6.ROUTER_SOLICITATION, icmpv6.REDIRECT + 1)
 
 
 class Forwarding:
@@ -66,6 +67,10 @@ class Forwarding:
         packet = tunnel.check_inner(packet)
         if packet[8] == 0xFE and packet[9] & 0xC0 == 0x80:
             raise Refused("link_local_source")
+        protocol, kind = _upper_layer(packet)
+        if protocol == ICMPV6 and kind in _NEIGHBOR_DISCOVERY:
+            # A neighbour of ours asks whether the home address is still here; it was never to be forwarded.
+            raise Refused("neighbor_discovery")
         care_of_address = binding.care_of_address
         association = self._association(binding, Direction.OUT, packet)
         mtu = self._paths.to(care_of_address, now)

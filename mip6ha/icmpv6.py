@@ -26,6 +26,7 @@ __all__ = [
     "NEIGHBOR_SOLICITATION",
     "PACKET_TOO_BIG",
     "PARAMETER_PROBLEM",
+    "REDIRECT",
     "ROUTER_ADVERTISEMENT",
     "ROUTER_SOLICITATION",
     "TIME_EXCEEDED",
@@ -44,7 +45,9 @@ __all__ = [
     "parse_router_advertisement",
     "prefix_option",
     "router_solicitation",
+    "solicited_advertisement",
     "solicited_node",
+    "source_link_layer",
     "unsolicited_advertisement",
 ]
 
@@ -67,6 +70,7 @@ MOBILE_PREFIX_ADVERTISEMENT = 147
 ALL_NODES = bytes.fromhex("ff02") + bytes(13) + b"\x01"
 ALL_ROUTERS = bytes.fromhex("ff02") + bytes(13) + b"\x02"
 
+_SOLICITED, _OVERRIDE = 0x40, 0x20
 _SOURCE_LINK_LAYER = 1
 _TARGET_LINK_LAYER = 2
 _PREFIX_INFORMATION = 3
@@ -197,9 +201,27 @@ def unsolicited_advertisement(source: bytes, target: bytes, link_layer: bytes) -
 
     Override is set; Router and Solicited are clear, for it speaks for a mobile node.
     """
-    body = b"\x20\0\0\0" + target + bytes((_TARGET_LINK_LAYER, 1)) + link_layer
-    octets = message(NEIGHBOR_ADVERTISEMENT, 0, body, source, ALL_NODES)
-    return build(source, ALL_NODES, ICMPV6, octets, hop_limit=255)
+    return _advertisement(source, ALL_NODES, target, link_layer, _OVERRIDE)
+
+
+def solicited_advertisement(
+    source: bytes, solicitor: bytes, target: bytes, link_layer: bytes, *, override: bool = True
+) -> bytes:
+    """The answer to a Neighbor Solicitation of ``solicitor`` (RFC 4861 7.2.4), a whole packet.
+
+    The unspecified address, under which somebody probes ``target``, is answered to all nodes. Router is
+    clear.
+    """
+    flags = _OVERRIDE if override else 0
+    if solicitor == UNSPECIFIED:
+        return _advertisement(source, ALL_NODES, target, link_layer, flags)
+    return _advertisement(source, solicitor, target, link_layer, flags | _SOLICITED)
+
+
+def _advertisement(source: bytes, destination: bytes, target: bytes, link_layer: bytes, flags: int) -> bytes:
+    body = bytes((flags, 0, 0, 0)) + target + bytes((_TARGET_LINK_LAYER, 1)) + link_layer
+    octets = message(NEIGHBOR_ADVERTISEMENT, 0, body, source, destination)
+    return build(source, destination, ICMPV6, octets, hop_limit=255)
 
 
 def router_solicitation(source: bytes, link_layer: bytes | None) -> bytes:
@@ -219,6 +241,17 @@ def parse_neighbor(icmp: Icmp) -> NeighborMessage:
     for _ in _nd_options(reader):
         pass
     return NeighborMessage(target, flags)
+
+
+def source_link_layer(icmp: Icmp) -> bytes | None:
+    """The Ethernet address that a Neighbor Solicitation says its sender has (RFC 4861 4.6.1).
+
+    Raises :class:`Malformed`.
+    """
+    for kind, data in _nd_options(Reader(icmp.body, 20)):
+        if kind == _SOURCE_LINK_LAYER and len(data) == 6:
+            return data
+    return None
 
 
 def parse_router_advertisement(icmp: Icmp) -> RouterAdvertisement:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -36,6 +36,7 @@ __all__ = [
     "KeyName",
     "Prefix",
     "Problems",
+    "ProtectionTable",
     "SecurityAssociationTable",
     "Spi",
     "Table",
@@ -174,6 +175,9 @@ Encryption = Literal["aes-gcm-16", "chacha20-poly1305", "aes-cbc", "null"]
 Integrity = Literal["hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256", "hmac-sha1-96"]
 Spi = Annotated[int, integer(256, 0xFFFFFFFF)]
 
+# What members of a redundant set say to each other has its own table.
+_MOBILE_NODE_USES = tuple(use for use in Use if use is not Use.HARP)
+
 SPI_ALLOWED = "256 to 4294967295"
 ENCRYPTION_ALLOWED = ", ".join(ENCRYPTION)
 INTEGRITY_ALLOWED = f"{', '.join(INTEGRITY)} with encryption aes-cbc or null, absent otherwise"
@@ -292,12 +296,12 @@ class KeyFile:
         return found
 
 
-class SecurityAssociationTable(Table):
-    """One SA with manual keys; ``direction`` is seen from the side whose configuration it stands in."""
+class ProtectionTable(Table):
+    """An SA with manual keys, whatever it is for.
 
-    use: Annotated[Use, BeforeValidator(lambda value: _choice(Use, value))] = Field(
-        description=", ".join(Use)
-    )
+    ``direction`` is seen from the side whose configuration it stands in.
+    """
+
     direction: Annotated[Direction, BeforeValidator(lambda value: _choice(Direction, value))] = Field(
         description=", ".join(Direction)
     )
@@ -310,10 +314,10 @@ class SecurityAssociationTable(Table):
     esn: bool = Field(False, description="true, false")
     window: Annotated[int, integer(64, 65536)] = Field(DEFAULT_WINDOW, description="64 to 65536")
 
-    def parameters(
-        self, key_file: KeyFile, location: Location, problems: Problems
+    def protection(
+        self, use: Use, key_file: KeyFile, location: Location, problems: Problems
     ) -> AssociationParameters | None:
-        """The SA with its keys; ``None`` after a problem was added."""
+        """The SA with its keys, for ``use``; ``None`` after a problem was added."""
         protection = protection_of(self.encryption, self.integrity, location, problems)
         keys = self._keys(key_file, location, problems)
         if protection is None or keys is None:
@@ -338,9 +342,7 @@ class SecurityAssociationTable(Table):
                 )
         if not fits:
             return None
-        return AssociationParameters(
-            self.spi, self.direction, self.use, protection, keys, self.esn, self.window
-        )
+        return AssociationParameters(self.spi, self.direction, use, protection, keys, self.esn, self.window)
 
     def _keys(self, key_file: KeyFile, location: Location, problems: Problems) -> Keys | None:
         if self.keys is None:
@@ -354,14 +356,31 @@ class SecurityAssociationTable(Table):
         return None if entry is None else Keys(entry.encryption, entry.integrity)
 
 
+class SecurityAssociationTable(ProtectionTable):
+    """An SA between a mobile node and its home agent."""
+
+    use: Annotated[Use, BeforeValidator(lambda value: _choice(Use, value, _MOBILE_NODE_USES))] = Field(
+        description=", ".join(_MOBILE_NODE_USES)
+    )
+
+    def parameters(
+        self, key_file: KeyFile, location: Location, problems: Problems
+    ) -> AssociationParameters | None:
+        """The SA with its keys; ``None`` after a problem was added."""
+        return self.protection(self.use, key_file, location, problems)
+
+
 _E = TypeVar("_E", Use, Direction)
 
 
-def _choice(kind: type[_E], value: object) -> _E:
+def _choice(kind: type[_E], value: object, among: Collection[_E] | None = None) -> _E:
     try:
-        return kind(str(value))
+        chosen = kind(str(value))
     except ValueError:
-        raise _wrong("is not one of the choices") from None
+        chosen = None
+    if chosen is None or (among is not None and chosen not in among):
+        raise _wrong("is not one of the choices")
+    return chosen
 
 
 def protection_of(

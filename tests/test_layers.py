@@ -37,9 +37,10 @@ ALLOWED["channel"] = ALLOWED["numbering"] | {"harp", "ipv6"}
 ALLOWED["replica"] = _CORES | {"node", "numbering"}
 ALLOWED["contexts"] = ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
 ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching"}
-_OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "config", "mobile_config", ""}
+_OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "group_config", "config", "mobile_config", ""}
 ALLOWED["tables"] = _CORES
-ALLOWED["config"] = _CORES | {"tables"}
+ALLOWED["group_config"] = _CORES | {"tables"}
+ALLOWED["config"] = _CORES | {"tables", "group_config"}
 ALLOWED["edge"] = _OUTSIDE
 ALLOWED["mobile_config"] = ALLOWED["config"] | {"mobile"}
 _PROGRAMS = _OUTSIDE | {"edge", "mobile_config"}
@@ -48,7 +49,7 @@ ALLOWED["mobile_cli"] = _PROGRAMS
 ALLOWED["__main__"] = {"cli"}
 ALLOWED[""] = set()
 
-IMPURE = {"tables", "config", "mobile_config", "edge", "cli", "mobile_cli", "__main__"}
+IMPURE = {"tables", "group_config", "config", "mobile_config", "edge", "cli", "mobile_cli", "__main__"}
 WORLD = {
     "asyncio",
     "multiprocessing",

@@ -1,7 +1,8 @@
 """Questions to a running home agent over a UNIX socket: one JSON object a line, one line an answer.
 
 Covered: ``{"command": "bindings"}`` -> ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "..."}``,
-the socket file's mode and replacing a stale one, asking (:func:`ask`). Not covered: changing anything.
+answers that take their time, the socket file's mode and replacing a stale one, asking (:func:`ask`). Not
+covered: what the commands do.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,16 +19,23 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
 
 from .errors import Unusable
 
-__all__ = ["UnixControl", "ask"]
+__all__ = ["Request", "UnixControl", "Unwilling", "ask"]
 
 _LONGEST_REQUEST = 4096
 _IDLE_SECONDS = 30
 _CONNECTIONS = 32
 
-Commands = Mapping[str, Callable[[], object]]
+Request = Mapping[str, Any]
+Commands = Mapping[str, Callable[[Request], object]]
+"""What is asked for by name -> the result for that request, or a Deferred of it."""
+
+
+class Unwilling(Exception):
+    """A request cannot be met; the text says why."""
 
 
 class _Conversation(LineOnlyReceiver, TimeoutMixin):
@@ -51,14 +60,19 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         self.resetTimeout()
-        self._answer(self._control.answer(line))
+        answer = self._control.answer(line)
+        if isinstance(answer, Deferred):
+            answer.addCallback(self._answer)
+        else:
+            self._answer(answer)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
         self._answer({"ok": False, "error": f"a request has at most {_LONGEST_REQUEST} octets"})
         self.transport.loseConnection()
 
     def _answer(self, answer: object) -> None:
-        self.sendLine(json.dumps(answer).encode())
+        if self.connected:
+            self.sendLine(json.dumps(answer).encode())
 
 
 class UnixControl(Factory):
@@ -80,7 +94,7 @@ class UnixControl(Factory):
         """Twisted's way of taking a connection."""
         return _Conversation(self)
 
-    def answer(self, line: bytes) -> dict[str, object]:
+    def answer(self, line: bytes) -> dict[str, object] | Deferred[dict[str, object]]:
         """The answer to one request."""
         try:
             request = json.loads(line)
@@ -89,12 +103,26 @@ class UnixControl(Factory):
             return {"ok": False, "error": 'a request is {"command": NAME}'}
         if command is None:
             return {"ok": False, "error": f"unknown command; allowed: {', '.join(self._commands)}"}
-        return {"ok": True, "result": command()}
+        try:
+            result = command(request)
+        except Unwilling as why:
+            return {"ok": False, "error": str(why)}
+        if isinstance(result, Deferred):
+            return result.addCallbacks(
+                lambda done: {"ok": True, "result": done},
+                lambda failure: {"ok": False, "error": _why(failure)},
+            )
+        return {"ok": True, "result": result}
 
     def close(self) -> Deferred[None] | None:
         """Answer no more; the socket file goes."""
         stopped: Deferred[None] | None = self._port.stopListening()
         return stopped
+
+
+def _why(failure: Failure) -> str:
+    failure.trap(Unwilling)
+    return failure.getErrorMessage()
 
 
 def _remove_stale(path: Path) -> None:
@@ -111,7 +139,7 @@ def _remove_stale(path: Path) -> None:
     raise Unusable(f"control socket {path}: another home agent answers there")
 
 
-def ask(path: Path, command: str, timeout: float = 30.0) -> Any:
+def ask(path: Path, command: str, arguments: Request = MappingProxyType({}), timeout: float = 30.0) -> Any:
     """The result of ``command`` from the home agent behind ``path``; ``timeout`` in seconds.
 
     Raises :class:`Unusable` when there is none or it refuses.
@@ -120,7 +148,7 @@ def ask(path: Path, command: str, timeout: float = 30.0) -> Any:
         connection.settimeout(timeout)
         try:
             connection.connect(str(path))
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline()
             answer = json.loads(line)

@@ -1,8 +1,12 @@
 """How effects become forwarding state: the port, and the dataplane that works on any kernel with TUN.
 
-Covered: routes to the TUN device, neighbour proxies and neighbour messages on the home link, the switches
-of the stack, leftovers of a killed process, putting everything back. Not covered: ESP and encapsulation,
-which the core does itself here, and the dataplane of kernels with XFRM.
+Covered: routes to the TUN device, who answers on the home link, taking over and standing down, the switches
+of the stack, putting everything back. Not covered: ESP and encapsulation, which the core does itself here,
+and the dataplane of kernels with XFRM.
+
+A member of a redundant set has everything ready while another one serves: its routes stand in a table of
+their own that nothing looks into, its interface with the virtual MAC address is down, its home link listens
+but does not answer. Taking over is one rule, one interface and one frame, whatever the number of addresses.
 """
 
 from __future__ import annotations
@@ -24,16 +28,21 @@ from ..effects import (
     RoutePrefix,
     SendPacket,
     SetTunnel,
+    StandDown,
+    TakeOver,
     UnroutePrefix,
 )
 from .ndp import HomeLink
-from .netlink import KernelTables
+from .netlink import MAIN_TABLE, KernelTables
 from .sysctl import Switches
 from .tun import Tun
+from .virtual_link import VirtualLink
 
 __all__ = ["Dataplane", "TunDataplane"]
 
 _DEFAULT_MTU = 1500
+# The table of group 1 is 13501, and so on.
+_FIRST_TABLE = 13500
 
 
 class Dataplane(Protocol):
@@ -52,30 +61,40 @@ class Dataplane(Protocol):
 
 
 class TunDataplane:
-    """Addresses and prefixes are routed to a TUN device; the kernel answers for them on the home link.
+    """Addresses and prefixes are routed to a TUN device, and answered for on the home link.
 
     Raises :class:`Unusable` where that cannot be set up, with nothing left behind; ``address`` is the home
-    agent's, the source of neighbour advertisements. ``link_mtu`` is the MTU of the links tunnels leave by.
+    agent's, the source of neighbour advertisements, ``anycast`` are addresses that others may have as well.
+    ``link_mtu`` is the MTU of the links tunnels leave by. Without a group it owns its addresses at once.
     """
 
-    def __init__(self, address: bytes, edge: EdgeConfiguration) -> None:
+    def __init__(
+        self, address: bytes, edge: EdgeConfiguration, anycast: frozenset[bytes] = frozenset()
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self._address = address
-        self._defended: set[bytes] = set()
+        self._anycast = anycast
         self._undo = ExitStack()
+        self._alone = edge.group is None
+        self.owns = self._alone
+        self._virtual: VirtualLink | None = None
         with ExitStack() as undo:
             self._switches = Switches(edge.state_dir / "switches")
             undo.callback(self._switches.restore)
-            self.home_link = None if edge.home_link is None else HomeLink(edge.home_link, self.counters)
-            if self.home_link is not None:
-                undo.callback(self.home_link.close)
+            self.home_link = self._open_home_link(edge, undo)
             self.link_mtu = edge.link_mtu or (self.home_link.mtu if self.home_link else _DEFAULT_MTU)
             self.tun = Tun(edge.tun_name, self.link_mtu, self.counters)
             undo.callback(self.tun.close)
-            self._tables = KernelTables()
+            table = MAIN_TABLE if edge.group is None else _FIRST_TABLE + edge.group
+            self._tables = KernelTables(table)
             undo.callback(self._tables.close)
-            self._remove_leftovers()
-            self._prepare_stack(edge.home_link)
+            undo.callback(self._disown)
+            if not self._alone:
+                # A killed process leaves its rule.
+                self._disown()
+            self._switches.enable_forwarding()
+            if edge.home_link is not None:
+                self._switches.set(f"conf/{edge.home_link}/forwarding", "1")
             self._undo = undo.pop_all()
         self._carry_out: dict[type, Callable[[Any], None]] = {
             SendPacket: self._send,
@@ -86,29 +105,23 @@ class TunDataplane:
             ReleaseAddress: self._release,
             RoutePrefix: self._route,
             UnroutePrefix: self._unroute,
+            TakeOver: lambda effect: self._own(),
+            StandDown: lambda effect: self._disown(),
             # The core encapsulates, so that a tunnel is nothing here.
             SetTunnel: lambda effect: None,
             RemoveTunnel: lambda effect: None,
         }
 
-    def _prepare_stack(self, home_link: str | None) -> None:
-        self._switches.enable_forwarding()
-        if home_link is not None:
-            self._switches.set(f"conf/{home_link}/forwarding", "1")
-            self._switches.set(f"conf/{home_link}/proxy_ndp", "1")
-            # RFC 4861 7.2.8 delays answers of proxies; nobody else answers for a mobile node that is away.
-            self._switches.set(f"neigh/{home_link}/proxy_delay", "0")
-
-    def _remove_leftovers(self) -> None:
-        # A killed process takes its TUN device and the routes to it along, but leaves its proxies. Where
-        # another home agent runs on the same host, each of its proxies has a route to its TUN device.
-        routes = self._tables.own_routes()
-        elsewhere = {prefix for prefix, _, interface in routes if interface != self.tun.interface}
-        for address, interface in self._tables.own_proxies():
-            if address not in elsewhere and not (_is_link_local(address) and elsewhere):
-                self._tables.proxy(address, interface, add=False)
-                self.counters["leftover_proxy_removed"] += 1
-        self.flush()
+    def _open_home_link(self, edge: EdgeConfiguration, undo: ExitStack) -> HomeLink | None:
+        if edge.home_link is None:
+            return None
+        link = HomeLink(edge.home_link, self.counters, self._address, edge.virtual_mac)
+        undo.callback(link.close)
+        link.answers = self.owns
+        if edge.group is not None and edge.virtual_mac is not None:
+            self._virtual = VirtualLink(edge.group, link.interface, edge.virtual_mac, self.counters)
+            undo.callback(self._virtual.remove)
+        return link
 
     def carry_out(self, effect: Effect) -> None:
         """See :class:`Dataplane`."""
@@ -121,10 +134,56 @@ class TunDataplane:
 
     def close(self) -> None:
         """See :class:`Dataplane`."""
-        for address in self._defended.copy():
-            self._release(ReleaseAddress(address))
-        self.flush()
         self._undo.close()
+
+    # -- who owns the addresses --------------------------------------------------------------------
+
+    def _own(self) -> None:
+        self.owns = True
+        self._tables.look_up()
+        if self._virtual is not None:
+            self._tables.set_link(self._virtual.interface, up=True)
+        self.flush()
+        if self.home_link is not None:
+            self.home_link.answers = True
+
+    def _disown(self) -> None:
+        """Answer for nothing. The virtual interface stays up for what is under way: see :meth:`rest`."""
+        self.owns = False
+        if self.home_link is not None:
+            self.home_link.answers = False
+        if not self._alone:
+            self._tables.look_up(add=False)
+            self.flush()
+
+    def assert_ownership(self) -> None:
+        """Say again where the virtual address is, so that switches do not forget it."""
+        if self.owns and self.home_link is not None and self._virtual is not None:
+            self.home_link.announce(self._address, self._address)
+
+    @property
+    def rest(self) -> Callable[[], None] | None:
+        """What takes the virtual interface down once we own nothing, if there is one.
+
+        It takes some ten milliseconds and may run in a thread.
+        """
+        virtual = self._virtual
+        if virtual is None or self.owns:
+            return None
+
+        def bring_down() -> None:
+            tables = KernelTables()
+            tables.set_link(virtual.interface, up=False)
+            tables.flush()
+            tables.close()
+
+        return bring_down
+
+    def wake(self) -> None:
+        """Undo a :attr:`rest` that was overtaken by a takeover."""
+        if self.owns and self._virtual is not None:
+            self._tables.set_link(self._virtual.interface, up=True)
+            self.flush()
 
     # What goes out must meet the state that effects before it asked for: hence the flushes.
 
@@ -147,18 +206,16 @@ class TunDataplane:
 
     def _defend(self, effect: DefendAddress) -> None:
         address = effect.address
-        self._defended.add(address)
-        # A link-local address is never routed; the proxy alone keeps others from taking it.
+        # A link-local address is never routed; the answer alone keeps others from taking it.
         if not _is_link_local(address):
             self._tables.route(address, 128, self.tun.interface)
         if self.home_link is not None:
-            self._tables.proxy(address, self.home_link.interface)
+            self.home_link.defend(address, override=address not in self._anycast)
 
     def _release(self, effect: ReleaseAddress) -> None:
         address = effect.address
-        self._defended.discard(address)
         if self.home_link is not None:
-            self._tables.proxy(address, self.home_link.interface, add=False)
+            self.home_link.release(address)
         if not _is_link_local(address):
             self._tables.route(address, 128, self.tun.interface, add=False)
 

@@ -1,39 +1,38 @@
-"""The home agent as a process: packets, timers and signals in, effects out in their order.
+"""One home agent in this process: packets and timers in, effects out in their order.
 
-Covered: start and clean stop, the one timer, stable storage before effects that rely on it, reload of the
+Covered: start and clean stop, its one timer, stable storage before effects that rely on it, reload of the
 mobile nodes, answers for the control socket. Not covered: any protocol (``node``), any system call of
-forwarding (``dataplane``).
+forwarding (``dataplane``), membership of a redundant set (``member_service``), the process (``process``).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.base import DelayedCall
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import installReactor
 from twisted.logger import Logger
 
+from ..binding.discovery import anycast_address
 from ..config import ConfigError, Configuration, load
 from ..effects import Effect, Event, ReserveSequences
 from ..node import HomeAgent
-from .control import UnixControl
+from ..parameters import HomeAgentParameters
+from .control import Request, UnixControl
 from .dataplane import TunDataplane
-from .errors import Unusable
 from .ndp import NeighborListener
 from .storage import StateDirectory
 from .tun import TunReader
 
-__all__ = ["HomeAgentService", "MonotonicReactor", "run"]
+__all__ = ["HomeAgentService", "MonotonicReactor"]
 
 
 class MonotonicReactor(EPollReactor):
@@ -44,19 +43,66 @@ class MonotonicReactor(EPollReactor):
         return time.monotonic()
 
 
+class Core(Protocol):
+    """What a home agent and a member of a redundant set have in common."""
+
+    counters: Counter[str]
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin."""
+
+    def receive(self, packet: bytes, now: float) -> list[Effect]:
+        """A packet from the TUN device."""
+
+    def address_conflict(self, address: bytes, now: float) -> list[Effect]:
+        """Somebody claims an address that is probed."""
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_timer` is due."""
+
+    def on_timer(self, now: float) -> list[Effect]:
+        """Do what the clock asks for."""
+
+    def stop(self, now: float) -> list[Effect]:
+        """End."""
+
+    def status(self, now: float) -> dict[str, object]:
+        """A few figures."""
+
+
+class _NotStored(Exception):
+    """Something is not on stable storage that must be there before anything else happens."""
+
+
 class HomeAgentService(Service):
-    """One home agent on the TUN dataplane."""
+    """One home agent on the TUN dataplane.
+
+    ``ended`` is called when it cannot go on; it has stopped by itself then.
+    """
 
     log = Logger()
 
-    def __init__(self, path: Path, configuration: Configuration, reactor: MonotonicReactor) -> None:
+    def __init__(
+        self,
+        path: Path,
+        configuration: Configuration,
+        reactor: MonotonicReactor,
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
         self.failed = False
         self._path = path
         self._configuration = configuration
         self._reactor = reactor
+        self._ended = ended
         self._timer: DelayedCall | None = None
-        self._armed_for = 0.0
+        self._timer_due = 0.0
         self._closers: list[Callable[[], object]] = []
+        self._core: Core
+        self._home_agent: HomeAgent
+        self._carry_out: dict[type, Callable[[Any], object]] = {
+            Event: self._event,
+            ReserveSequences: self._reserve,
+        }
 
     # -- start and stop ----------------------------------------------------------------------------
 
@@ -74,45 +120,40 @@ class HomeAgentService(Service):
         self._state = StateDirectory(edge.state_dir)
         self._closers.append(self._state.close)
         floor = self._state.sequence_floor()
-        self._dataplane = TunDataplane(parameters.address, edge)
+        anycast = frozenset(map(anycast_address, parameters.home_prefixes))
+        self._dataplane = TunDataplane(parameters.address, edge, anycast)
         self._closers.append(self._dataplane.close)
-        self._node = HomeAgent(
-            replace(parameters, link_mtu=self._dataplane.link_mtu, sequence_floor=floor),
-            os.urandom,
-            time.monotonic(),
-        )
-        commands = {
-            "bindings": lambda: self._node.bindings(time.monotonic()),
-            "sas": self._node.security_associations,
-            "counters": self.counters,
-            "status": self._status,
-        }
-        self._perform(self._node.start(time.monotonic()))
-        reader = TunReader(self._dataplane.tun, self._received, self._arm, self._reactor)
+        self._make_core(replace(parameters, link_mtu=self._dataplane.link_mtu, sequence_floor=floor))
+        self._perform(self._core.start(time.monotonic()))
+        self._read(TunReader(self._dataplane.tun, self._received, self._settle, self._reactor))
+        if self._dataplane.home_link is not None:
+            self._read(NeighborListener(self._dataplane.home_link, self._conflicted, self._reactor))
+        # Last, for whoever reaches the socket may expect a home agent that serves.
+        self._closers.append(UnixControl(edge.control_socket, self._commands(), self._reactor).close)
+        self._settle()
+        self._log("ready", {"mobile_nodes": len(parameters.mobile_nodes), "tun": edge.tun_name})
+
+    def _make_core(self, parameters: HomeAgentParameters) -> None:
+        self._core = self._home_agent = HomeAgent(parameters, os.urandom, time.monotonic())
+
+    def _read(self, reader: Any) -> None:
         self._reactor.addReader(reader)
         self._closers.append(lambda: self._reactor.removeReader(reader))
-        if self._dataplane.home_link is not None:
-            listener = NeighborListener(self._dataplane.home_link, self._conflicted, self._reactor)
-            self._reactor.addReader(listener)
-            self._closers.append(lambda: self._reactor.removeReader(listener))
-        # Last, for whoever reaches the socket may expect a home agent that serves.
-        self._closers.append(UnixControl(edge.control_socket, commands, self._reactor).close)
-        self._arm()
-        self._event("ready", {"mobile_nodes": len(parameters.mobile_nodes), "tun": edge.tun_name})
 
-    def stopService(self) -> Deferred[Any] | None:  # noqa: N802
+    def stopService(self) -> Deferred[Any]:  # noqa: N802
         """Release every address, then undo everything that start did; fires when the last file is gone."""
         if not self.running:
-            return None
+            return succeed(None)
         super().stopService()
-        self._perform(self._node.stop(time.monotonic()))
+        self._perform(self._core.stop(time.monotonic()))
         waiting = self._close()
-        self._event("stopped", {})
+        self._log("stopped", {})
         return DeferredList(waiting)
 
     def _close(self) -> list[Deferred[Any]]:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        self._timer = None
         waiting = []
         while self._closers:
             closed = self._closers.pop()()
@@ -120,35 +161,52 @@ class HomeAgentService(Service):
                 waiting.append(closed)
         return waiting
 
+    def _fail(self) -> None:
+        """Stop in a moment, for what is to be done next must not be done."""
+        if not self.failed:
+            self.failed = True
+            self._reactor.callLater(0, self._end)
+
+    def _end(self) -> None:
+        self.stopService().addBoth(lambda _: self._ended())
+
     # -- inputs ------------------------------------------------------------------------------------
 
     def _received(self, packet: bytes) -> None:
         try:
-            self._perform(self._node.receive(packet, time.monotonic()))
+            self._perform(self._core.receive(packet, time.monotonic()))
         except Exception:
             # Otherwise the reactor would stop reading the device for good.
-            self._dataplane.counters["internal_error"] += 1
-            self.log.failure("a packet was dropped by a fault of this program")
+            self._fault()
+
+    def _fault(self) -> None:
+        self._dataplane.counters["internal_error"] += 1
+        self.log.failure("a packet was dropped by a fault of this program")
 
     def _conflicted(self, address: bytes) -> None:
-        self._perform(self._node.address_conflict(address, time.monotonic()))
-        self._arm()
+        self._perform(self._core.address_conflict(address, time.monotonic()))
+        self._settle()
 
     def _timed(self) -> None:
-        self._perform(self._node.on_timer(time.monotonic()))
-        self._arm()
-
-    def _arm(self) -> None:
-        deadline, timer = self._node.next_deadline(), self._timer
-        active = timer is not None and timer.active()
-        if active and deadline == self._armed_for:
-            return
-        if timer is not None and active:
-            timer.cancel()
         self._timer = None
-        if deadline is not None:
-            self._armed_for = deadline
-            self._timer = self._reactor.callLater(max(0.0, deadline - time.monotonic()), self._timed)
+        now = time.monotonic()
+        deadline = self._core.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._perform(self._core.on_timer(now))
+        self._settle()
+
+    def _settle(self) -> None:
+        """After each batch of inputs."""
+        deadline, timer = self._core.next_deadline(), self._timer
+        if deadline is None or not self._closers:
+            return
+        if timer is not None:
+            # One that is early finds nothing to do, and is set anew.
+            if self._timer_due <= deadline:
+                return
+            timer.cancel()
+        self._timer_due = deadline
+        self._timer = self._reactor.callLater(max(0.0, deadline - time.monotonic()), self._timed)
 
     def reload(self) -> None:
         """Take the mobile nodes over from the configuration file; one that is not usable changes nothing."""
@@ -169,73 +227,65 @@ class HomeAgentService(Service):
         self._configuration = replace(
             before, parameters=replace(before.parameters, mobile_nodes=mobile_nodes)
         )
-        self._perform(self._node.reconfigure(mobile_nodes, time.monotonic()))
-        self._arm()
-        self._event("reloaded", {"mobile_nodes": len(mobile_nodes)})
+        self._perform(self._home_agent.reconfigure(mobile_nodes, time.monotonic()))
+        self._settle()
+        self._log("reloaded", {"mobile_nodes": len(mobile_nodes)})
 
     # -- effects -----------------------------------------------------------------------------------
 
     def _perform(self, effects: Iterable[Effect]) -> None:
-        dataplane = self._dataplane
-        for effect in effects:
-            if isinstance(effect, Event):
-                self._event(effect.name, effect.fields)
-            elif isinstance(effect, ReserveSequences):
-                try:
-                    self._state.reserve_sequences(effect.limit)
-                except OSError as error:
-                    # What follows might use numbers that a restart would use again: rather none at all.
-                    self.log.critical("cannot reserve sequence numbers: {error}", error=error.strerror)
-                    self.failed = True
-                    self._reactor.callLater(0, self._reactor.stop)
-                    return
-            else:
-                dataplane.carry_out(effect)
+        own, dataplane = self._carry_out, self._dataplane
+        if self.failed and self.running:
+            return
+        try:
+            for effect in effects:
+                carry_out = own.get(type(effect))
+                if carry_out is None:
+                    dataplane.carry_out(effect)
+                else:
+                    carry_out(effect)
+        except _NotStored:
+            # What follows relies on it.
+            self._fail()
         dataplane.flush()
 
-    def _event(self, name: str, fields: dict[str, object]) -> None:
+    def _reserve(self, effect: ReserveSequences) -> None:
+        self._store("reserve sequence numbers", lambda: self._state.reserve_sequences(effect.limit))
+
+    def _store(self, what: str, store: Callable[[], None]) -> None:
+        try:
+            store()
+        except OSError as error:
+            # A restart would use numbers again that this process used: rather none at all.
+            self.log.critical("cannot {what}: {error}", what=what, error=error.strerror)
+            raise _NotStored from None
+
+    def _event(self, effect: Event) -> None:
+        self._log(effect.name, effect.fields)
+
+    def _log(self, name: str, fields: dict[str, object]) -> None:
         self.log.info("{event}", event=name, fields=fields)
 
     # -- views -------------------------------------------------------------------------------------
 
+    def _commands(self) -> Mapping[str, Callable[[Request], object]]:
+        return {
+            "bindings": lambda _: self._home_agent.bindings(time.monotonic()),
+            "sas": lambda _: self._home_agent.security_associations(),
+            "counters": lambda _: self.counters(),
+            "status": lambda _: self._status(),
+        }
+
     def counters(self) -> dict[str, int]:
         """What the core and the dataplane counted, by name."""
-        return dict(sorted((Counter(self._node.counters) + self._dataplane.counters).items()))
+        return dict(sorted((Counter(self._core.counters) + self._dataplane.counters).items()))
 
     def _status(self) -> dict[str, Any]:
         edge = self._configuration.edge
         own = {"dataplane": "tun", "tun": edge.tun_name, "home_link": edge.home_link, "pid": os.getpid()}
-        return {**self._node.status(time.monotonic()), **own}
+        return {**self._core.status(time.monotonic()), **own}
 
 
-def _fixed(configuration: Configuration) -> tuple[object, object]:
-    return replace(configuration.parameters, mobile_nodes=()), configuration.edge
-
-
-def run(path: Path, configuration: Configuration) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises :class:`Unusable` where it cannot start."""
-    os.umask(0o077)
-    reactor = MonotonicReactor()
-    installReactor(reactor)
-    service = HomeAgentService(path, configuration, reactor)
-    failures: list[Unusable] = []
-
-    def start() -> None:
-        try:
-            service.startService()
-        except Unusable as error:
-            failures.append(error)
-            reactor.stop()
-        except Exception:
-            service.log.failure("cannot start")
-            service.failed = True
-            reactor.stop()
-
-    # Inside the reactor, so that a signal during the start already stops cleanly.
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(service.reload))
-    reactor.run()
-    for failure in failures:
-        raise failure
-    return 1 if service.failed else 0
+def _fixed(configuration: Configuration) -> tuple[object, ...]:
+    parameters = replace(configuration.parameters, mobile_nodes=())
+    return parameters, configuration.edge, configuration.group, configuration.membership

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ _LONGEST = 65536
 # A burst of registrations waits here rather than being lost: whole packets, so some megabytes at worst.
 _QUEUE_LENGTH = 8192
 _BATCH = 64
+# Seconds. A registration takes longer than a forwarded packet, and a HELLO may be due every few milliseconds.
+_LONGEST_BATCH = 0.001
 
 
 class Tun:
@@ -132,11 +135,14 @@ class TunReader(FileDescriptor):
 
     def doRead(self) -> None:  # noqa: N802
         """One wake-up: a bounded batch, so that timers and control requests get their turn."""
+        end = time.monotonic() + _LONGEST_BATCH
         for _ in range(_BATCH):
             packet = self._tun.read()
             if packet is None:
                 break
             self._received(packet)
+            if time.monotonic() > end:
+                break
         self._drained()
 
     def writeSomeData(self, data: bytes) -> int:  # noqa: N802

@@ -37,8 +37,10 @@ class Namespace:
         lines = self.run("ip", "-6", "route", "show", "table", "all", "proto", "135").splitlines()
         return {line.split()[0] for line in lines}
 
-    def proxies(self) -> set[str]:
-        return {line.split()[0] for line in self.run("ip", "-6", "neigh", "show", "proxy").splitlines()}
+    def rules(self) -> set[str]:
+        """Routing rules that are a home agent's."""
+        lines = self.run("ip", "-6", "rule", "show").splitlines()
+        return {line.split("lookup ")[1].split()[0] for line in lines if "proto 135" in line}
 
     def switch(self, name: str) -> str:
         return self.run("sysctl", "-n", f"net.ipv6.{name}").strip()
@@ -59,7 +61,7 @@ def namespace() -> Iterator[Namespace]:
         space.run("ip", "link", "add", "home", "type", "veth", "peer", "peer")
         for link in ("home", "peer"):
             space.run("ip", "link", "set", link, "addrgenmode", "none", "up")
-        # Proxy advertisements come from it; added by hand, for a generated one is tentative for a second.
+        # The kernel resolves neighbours from it; by hand, for a generated one is tentative for a second.
         space.run("ip", "address", "add", "fe80::1/64", "dev", "home", "nodad")
         yield space
     finally:

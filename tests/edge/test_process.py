@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mip6ha.edge.storage import StoredNumber
+
 from .conftest import CONFIGURATION, HomeAgentProcess, Namespace
 
 pytestmark = pytest.mark.netns
@@ -25,13 +27,7 @@ home_address = "2001:db8:a::100"
 authentication = { spi = 256, key = "000102030405060708090a0b0c0d0e0f" }
 """
 
-SWITCHES = (
-    "conf.all.forwarding",
-    "conf.home.forwarding",
-    "conf.peer.forwarding",
-    "conf.home.proxy_ndp",
-    "neigh.home.proxy_delay",
-)
+SWITCHES = ("conf.all.forwarding", "conf.home.forwarding", "conf.peer.forwarding")
 
 
 def test_start_sets_up_and_a_clean_stop_leaves_nothing(namespace: Namespace, agent: HomeAgentProcess) -> None:
@@ -39,15 +35,11 @@ def test_start_sets_up_and_a_clean_stop_leaves_nothing(namespace: Namespace, age
     links = namespace.links()
     agent.start_ready()
     assert namespace.routes() == OWN
-    assert namespace.proxies() == OWN
     assert namespace.links() == links | {"mip6test"}
-    assert namespace.switch("conf.home.proxy_ndp") == "1"
-    assert namespace.switch("neigh.home.proxy_delay") == "0"
     assert namespace.switch("conf.all.forwarding") == "1"
     assert stat.S_IMODE((agent.directory / "ha.sock").stat().st_mode) == 0o600
     assert agent.end(signal.SIGTERM) == 0
     assert namespace.routes() == set()
-    assert namespace.proxies() == set()
     assert namespace.links() == links
     assert {name: namespace.switch(name) for name in SWITCHES} == before
     assert not (agent.directory / "ha.sock").exists()
@@ -94,18 +86,12 @@ def test_what_a_killed_process_left_is_cleaned_at_the_next_start(
     before = {name: namespace.switch(name) for name in SWITCHES}
     agent.start_ready()
     agent.end(signal.SIGKILL)
-    assert namespace.proxies() == OWN
-    # As if there had been a binding, and a persistent TUN device; the operator's own proxy is not ours.
-    namespace.run("ip", "-6", "neigh", "add", "proxy", "2001:db8:a::100", "dev", "home", "proto", "135")
-    namespace.run("ip", "-6", "neigh", "add", "proxy", "2001:db8:a::200", "dev", "home")
+    assert namespace.routes() == set()
+    # As if somebody had made the TUN device persistent.
     namespace.run("ip", "tuntap", "add", "dev", "mip6test", "mode", "tun")
     agent.start_ready()
-    assert namespace.proxies() == OWN | {"2001:db8:a::200"}
-    counters = agent.show("counters")
-    assert counters["leftover_proxy_removed"] == 3
-    assert counters["leftover_tun_removed"] == 1
+    assert agent.show("counters")["leftover_tun_removed"] == 1
     assert agent.end(signal.SIGTERM) == 0
-    assert namespace.proxies() == {"2001:db8:a::200"}
     assert "mip6test" not in namespace.links()
     assert {name: namespace.switch(name) for name in SWITCHES} == before
 
@@ -113,10 +99,10 @@ def test_what_a_killed_process_left_is_cleaned_at_the_next_start(
 def test_reserved_sequence_numbers_grow_over_a_kill(agent: HomeAgentProcess) -> None:
     reserved = agent.directory / "state" / "sequences"
     agent.start_ready()
-    first = int(reserved.read_text())
+    first = StoredNumber(reserved, "number").value
     agent.end(signal.SIGKILL)
     agent.start_ready()
-    assert int(reserved.read_text()) > first > 0
+    assert StoredNumber(reserved, "number").value > first > 0
     agent.end(signal.SIGTERM)
     reserved.write_text("no number")
     agent.start()
@@ -141,11 +127,10 @@ def test_reload_takes_over_mobile_nodes_and_survives_a_broken_file(agent: HomeAg
     assert agent.end(signal.SIGTERM) == 0
 
 
-def test_a_virtual_home_link_needs_no_proxies(namespace: Namespace, agent: HomeAgentProcess) -> None:
+def test_a_virtual_home_link_needs_no_answers(namespace: Namespace, agent: HomeAgentProcess) -> None:
     agent.configuration.write_text(CONFIGURATION.replace('home_link = "home"\n', ""))
     agent.start_ready()
     assert namespace.routes() == OWN
-    assert namespace.proxies() == set()
     assert agent.end(signal.SIGTERM) == 0
     assert namespace.routes() == set()
 
@@ -160,9 +145,8 @@ def test_two_home_agents_on_one_link_leave_each_other_alone(
     second.configuration.write_text(content)
     try:
         second.start_ready()
-        assert namespace.proxies() > OWN
+        assert namespace.routes() > OWN
         assert second.end(signal.SIGTERM) == 0
-        assert namespace.proxies() == OWN
         assert namespace.routes() == OWN
     finally:
         for process in second.started:
@@ -192,7 +176,6 @@ def test_what_makes_a_start_impossible_is_told(
     assert told in agent.log
     assert "Traceback" not in agent.log
     assert namespace.routes() == set()
-    assert namespace.proxies() == set()
     assert {name: namespace.switch(name) for name in SWITCHES} == before
 
 

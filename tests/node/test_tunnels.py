@@ -124,6 +124,16 @@ def test_no_packet_inside(inner: bytes) -> None:
     assert world.drops(node.tunnel(inner), "truncated_inner_packet") == []
 
 
+@pytest.mark.parametrize("kind", range(133, 138))
+@pytest.mark.parametrize("behind", [b"", bytes((ICMPV6, 0, 1, 4, 0, 0, 0, 0))])
+def test_neighbour_discovery_is_never_tunnelled(kind: int, behind: bytes) -> None:
+    """A probe whether a neighbour is still reachable goes to its unicast address (RFC 4861 7.3)."""
+    world, _ = bound()
+    octets = icmpv6.message(kind, 0, bytes(4) + HOME, CORRESPONDENT, HOME)
+    packet = ipv6.build(CORRESPONDENT, HOME, 60 if behind else ICMPV6, behind + octets, hop_limit=254)
+    assert world.drops(packet, "neighbor_discovery") == []
+
+
 def test_nothing_for_nobody() -> None:
     node = MobileNode()
     world = World(node)

@@ -1,0 +1,194 @@
+"""A member of a redundant home agent set in this process.
+
+Covered: packets from and to the other members, taking over and standing down, terms on stable storage,
+planned switches on request, handing over before a stop. Not covered: who becomes active and why (``member``),
+what terms an arbiter grants (``arbiter``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+
+from ..effects import Effect, Event, SendToMember, StandDown, StoreTerm, TakeOver
+from ..harp.messages import ControlStatus
+from ..member import Member
+from ..parameters import GroupParameters, HomeAgentParameters
+from .control import Request, Unwilling
+from .member_socket import MemberSocket, RawReader, UnprotectedSocket
+from .service import HomeAgentService
+
+__all__ = ["MemberService"]
+
+# Seconds. How often the virtual MAC address is shown to switches, which forget it after minutes.
+_ASSERT_EVERY = 1.0
+# How long frames that were under way to the virtual MAC address are still taken after standing down.
+_REST_AFTER = 0.5
+# How long a planned switch may take, on request and at a stop.
+_SWITCH_PATIENCE = 3.0
+_STOP_PATIENCE = 1.0
+
+
+class MemberService(HomeAgentService):
+    """One member of one group; the configuration has a group."""
+
+    _member: Member
+
+    def _make_core(self, parameters: HomeAgentParameters) -> None:
+        group = self._configuration.group
+        if group is None:
+            raise ValueError("the configuration has no group")
+        self._waiting: list[tuple[bool, Deferred[None]]] = []
+        member = Member(parameters, group, os.urandom, time.monotonic(), self._state.term())
+        self._core = self._member = member
+        self._home_agent = member.home_agent
+        self._carry_out |= {
+            SendToMember: self._send_to_member,
+            StoreTerm: self._store_term,
+            TakeOver: self._take_over,
+            StandDown: self._stand_down,
+        }
+        self._open_sockets(group)
+        loop: Any = LoopingCall(self._dataplane.assert_ownership)
+        loop.clock = self._reactor
+        loop.start(_ASSERT_EVERY, now=False)
+        self._closers.append(loop.stop)
+
+    def _open_sockets(self, group: GroupParameters) -> None:
+        peers = tuple(peer.address for peer in group.peers)
+        self._members = MemberSocket(group.address, peers, self._dataplane.counters)
+        self._closers.append(self._members.close)
+        unprotected = UnprotectedSocket(group.address)
+        self._closers.append(unprotected.close)
+        self._from_members = RawReader(self._members, self._heard, self._settle, self._reactor)
+        self._read(self._from_members)
+        dropped = self._member.receive_unprotected
+        self._read(RawReader(unprotected, lambda _: dropped(), lambda: None, self._reactor))
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def _heard(self, found: tuple[bytes, bytes]) -> None:
+        source, packet = found
+        try:
+            self._perform(self._member.receive_member(source, packet, time.monotonic()))
+        except Exception:
+            self._fault()
+
+    def _timed(self) -> None:
+        # A HELLO that waits to be read is one that was heard in time.
+        self._from_members.read()
+        super()._timed()
+
+    def _settle(self) -> None:
+        self._perform(self._member.flush(time.monotonic()))
+        super()._settle()
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def _store_term(self, effect: StoreTerm) -> None:
+        self._store("store the term", lambda: self._state.store_term(effect.term))
+
+    def _send_to_member(self, effect: SendToMember) -> None:
+        self._members.send(effect.address, effect.packet)
+
+    def _take_over(self, effect: Effect) -> None:
+        self._dataplane.carry_out(effect)
+        self._outcome(active=True)
+
+    def _stand_down(self, effect: Effect) -> None:
+        self._dataplane.carry_out(effect)
+        self._reactor.callLater(_REST_AFTER, self._rest)
+        self._outcome(active=False)
+
+    def _rest(self) -> None:
+        rest = self._dataplane.rest
+        if rest is not None and self.running:
+            deferToThread(rest).addCallback(lambda _: self._dataplane.wake())
+
+    # -- planned switches --------------------------------------------------------------------------
+
+    def _commands(self) -> Mapping[str, Callable[[Request], object]]:
+        return {**super()._commands(), "switchover": self._switch_over, "switchback": self._switch_back}
+
+    def _switch_over(self, request: Request) -> Deferred[Any]:
+        refused, effects = self._member.switchover(time.monotonic())
+        return self._switch(refused, effects, active=True)
+
+    def _switch_back(self, request: Request) -> Deferred[Any]:
+        to = request.get("to")
+        if to is not None and not isinstance(to, int):
+            raise Unwilling("to is the number of a member")
+        refused, effects = self._member.switchback(time.monotonic(), to)
+        return self._switch(refused, effects, active=False)
+
+    def _switch(self, refused: str, effects: list[Effect], *, active: bool) -> Deferred[Any]:
+        """Carry a switch out that was begun; fires with what came of it."""
+        if refused:
+            raise Unwilling(refused)
+        begun = time.monotonic()
+        outcome = self._wait(_SWITCH_PATIENCE, active=active)
+        self._perform(effects)
+        self._settle()
+
+        def told(_: object) -> dict[str, object]:
+            status = self._member.status(time.monotonic())
+            known = {name: status[name] for name in ("group", "member", "role", "term", "active")}
+            return known | {"seconds": round(time.monotonic() - begun, 6)}
+
+        return outcome.addCallback(told)
+
+    def _wait(self, patience: float, *, active: bool) -> Deferred[None]:
+        """Fires when this member takes over, or stands down; fails with :class:`Unwilling`."""
+        outcome: Deferred[None] = Deferred()
+        waiting = (active, outcome)
+        self._waiting.append(waiting)
+
+        def give_up() -> None:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                outcome.errback(Unwilling(f"no answer within {patience:g} seconds"))
+
+        self._reactor.callLater(patience, give_up)
+        return outcome
+
+    def _outcome(self, *, active: bool | None = None, refused: str = "") -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            wanted, outcome = each
+            if refused:
+                outcome.errback(Unwilling(refused))
+            elif wanted is active:
+                # When every effect is carried out, so that the answer tells how it is.
+                self._reactor.callLater(0, outcome.callback, None)
+            else:
+                self._waiting.append(each)
+
+    def _event(self, effect: Event) -> None:
+        super()._event(effect)
+        if effect.name == "switch_refused":
+            status = effect.fields["status"]
+            known = next((each.name for each in ControlStatus if each == status), f"status {status}")
+            self._outcome(refused=f"the active member refused: {known.lower().replace('_', ' ')}")
+        elif effect.name == "switch_failed":
+            self._outcome(refused=f"the switch failed: {effect.fields['reason']}")
+
+    # -- stop --------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[Any]:  # noqa: N802
+        """Hand over to the best standby if there is one, then stop."""
+        if not self.running:
+            return succeed(None)
+        refused, effects = ("failed", []) if self.failed else self._member.switchback(time.monotonic())
+        if refused:
+            return super().stopService()
+        handed_over = self._wait(_STOP_PATIENCE, active=False)
+        self._perform(effects)
+        self._settle()
+        stop = super().stopService
+        return handed_over.addErrback(lambda failure: failure.trap(Unwilling)).addCallback(lambda _: stop())

@@ -1,0 +1,93 @@
+"""An interface with the virtual MAC address of a redundant home agent set, on top of the home link.
+
+Covered: making it, down at first, so that it never speaks by itself; what a killed process left of it;
+removing it. Not covered: neighbour discovery with that address (``ndp``), when it is up (``dataplane``).
+
+Every member of a set has one with the same address, and only the active member's is up. So neighbours keep
+one link-layer address for the home agent for good, whoever serves, and a takeover needs a single frame,
+whatever the number of home addresses: it teaches the switch where the address is now.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from .errors import Unusable
+from .sysctl import switch
+
+__all__ = ["VirtualLink", "interface_name"]
+
+_NO_ARP, _MULTICAST = 0x80, 0x1000
+
+
+def interface_name(group: int) -> str:
+    """The name of the interface of a group."""
+    return f"mip6ha-v{group}"
+
+
+class VirtualLink:
+    """A macvlan interface that exists until :meth:`remove`. ``lower`` is the home link's index.
+
+    Raises :class:`Unusable` where it cannot be made.
+    """
+
+    def __init__(self, group: int, lower: int, link_layer: bytes, counters: Counter[str]) -> None:
+        self.name = interface_name(group)
+        with IPRoute() as kernel:
+            for index in kernel.link_lookup(ifname=self.name):
+                # A killed process leaves it, and perhaps up.
+                if _kind(kernel, index) != "macvlan":
+                    raise Unusable(f"interface {self.name}: there is another kind of interface of that name")
+                kernel.link("del", index=index)
+                counters["leftover_virtual_link_removed"] += 1
+            try:
+                kernel.link(
+                    "add",
+                    ifname=self.name,
+                    kind="macvlan",
+                    macvlan_mode="private",
+                    link=lower,
+                    address=link_layer.hex(":"),
+                )
+            except NetlinkError as error:
+                raise Unusable(f"interface {self.name}: {_why(error)}") from None
+            self.interface = socket.if_nametoindex(self.name)
+            try:
+                # The kernel must not say anything with this address: a switch would believe it. So no IPv6
+                # address, no answers to ARP for other interfaces' addresses, no multicast listener reports.
+                switch(f"conf/{self.name}/addr_gen_mode", "1")
+                switch(f"conf/{self.name}/accept_ra", "0")
+                kernel.link("set", index=self.interface, flags=_NO_ARP, change=_NO_ARP | _MULTICAST)
+                switch(f"conf/{self.name}/forwarding", "1")
+            except BaseException:
+                self.remove()
+                raise
+
+    def remove(self) -> None:
+        """End the interface; harmless if it has gone already."""
+        with IPRoute() as kernel:
+            for index in kernel.link_lookup(ifname=self.name):
+                kernel.link("del", index=index)
+
+
+def _kind(kernel: IPRoute, index: int) -> str | None:
+    for link in kernel.get_links(index):
+        information = link.get_attr("IFLA_LINKINFO")
+        if information is not None:
+            return str(information.get_attr("IFLA_INFO_KIND"))
+    return None
+
+
+def _why(error: NetlinkError) -> str:
+    if error.code == errno.EOPNOTSUPP:
+        return 'the kernel has no macvlan; set virtual_mac = "off"'
+    if error.code == errno.EADDRINUSE:
+        return "another interface on the home link has this MAC address"
+    if error.code == errno.EPERM:
+        return "needs CAP_NET_ADMIN"
+    return str(error.args[-1])
