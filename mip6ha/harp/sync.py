@@ -56,6 +56,7 @@ class Peer:
 
     def __init__(self, identifier: int, timeout: float) -> None:
         self.identifier = identifier
+        self.bit = 1 << identifier
         self.progress = Progress.ABSENT
         self.dirty: dict[bytes, None] = {}
         self.in_flight: dict[tuple[int, tuple[bytes, ...]], _Message] = {}
@@ -75,6 +76,17 @@ class Peer:
         self.pulled = self.pushed = False
         self.is_mute = False
         self.waiting_since = None
+
+
+class _Waiting(Generic[Held]):
+    """Effects that wait for ``version``, and for whom: one bit a member."""
+
+    __slots__ = ("effects", "members", "version")
+
+    def __init__(self, version: tuple[int, int], members: int, effects: list[Held]) -> None:
+        self.version = version
+        self.members = members
+        self.effects = effects
 
 
 def _counts(peer: Peer) -> bool:
@@ -105,7 +117,7 @@ class Replication(Generic[Held]):
         self._patience = patience
         self._window = window
         self.peers = {identifier: Peer(identifier, timeout) for identifier in members}
-        self._held: dict[bytes, list[tuple[tuple[int, int], set[int], list[Held]]]] = {}
+        self._held: dict[bytes, list[_Waiting[Held]]] = {}
         self.holding = 0
         self._identifier = 0
 
@@ -119,16 +131,23 @@ class Replication(Generic[Held]):
 
     def hold(self, home_address: bytes, version: tuple[int, int], effects: list[Held]) -> bool:
         """Keep ``effects`` until every member that is there has ``version``; ``False`` if there is none."""
-        waiting = {peer.identifier for peer in self.peers.values() if _counts(peer)}
-        if not waiting and home_address not in self._held:
+        members = 0
+        for peer in self.peers.values():
+            if peer.progress is not Progress.ABSENT and not peer.is_mute:
+                members |= peer.bit
+        before = self._held.get(home_address)
+        if before is not None:
+            before.append(_Waiting(version, members, effects))
+        elif members:
+            self._held[home_address] = [_Waiting(version, members, effects)]
+        else:
             return False
-        self._held.setdefault(home_address, []).append((version, waiting, effects))
         self.holding += 1
         return True
 
     def abandon(self) -> list[Held]:
         """Stop waiting for anybody and return what was held, oldest first for each mobile node."""
-        held = [effect for entries in self._held.values() for _, _, effects in entries for effect in effects]
+        held = [effect for entries in self._held.values() for each in entries for effect in each.effects]
         self._held.clear()
         self.holding = 0
         return held
@@ -285,13 +304,15 @@ class Replication(Generic[Held]):
         """Changes first, for somebody waits for them; then what the answer to a request still lacks."""
         entries: list[StateEntry] = []
         versions: dict[bytes, tuple[int, int]] = {}
-        room = _ROOM
+        room, size = _ROOM, 0
         dirty = peer.dirty
-        while dirty:
+        # Records are of like size: where one more of the last one's does not fit, none is made in vain.
+        while dirty and room >= size:
             home_address = next(iter(dirty))
             record = self._record(home_address)
             if record is not None:
-                room -= entry_size(record[0])
+                size = entry_size(record[0])
+                room -= size
                 if room < 0 and entries:
                     break
                 entries.append(record[0])
@@ -303,12 +324,13 @@ class Replication(Generic[Held]):
         backlog, answering = peer.backlog, peer.answering
         if backlog is None or answering is None:
             return None
-        while backlog:
+        while backlog and room >= size:
             home_address = backlog.popleft()
             record = self._record(home_address)
             if record is None:
                 continue
-            room -= entry_size(record[0])
+            size = entry_size(record[0])
+            room -= size
             if room < 0 and entries:
                 backlog.appendleft(home_address)
                 break
@@ -329,11 +351,12 @@ class Replication(Generic[Held]):
         entries = self._held.get(home_address)
         if entries is None:
             return
-        for held_version, waiting, _ in entries:
-            if held_version <= version:
-                waiting.discard(identifier)
-        while entries and not entries[0][1]:
-            released += entries.pop(0)[2]
+        others = ~self.peers[identifier].bit
+        for each in entries:
+            if each.version <= version:
+                each.members &= others
+        while entries and not entries[0].members:
+            released += entries.pop(0).effects
             self.holding -= 1
         if not entries:
             del self._held[home_address]
