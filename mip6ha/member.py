@@ -83,7 +83,7 @@ class Member:
         )
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
         self._changed: list[bytes] = []
-        self.home_agent.changed = self._changed
+        self.home_agent.signalling.changed = self._changed
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
         interval, factor = group.hello_interval, group.failure_factor

@@ -17,13 +17,11 @@ from .binding.authentication import MessageAuthentication
 from .binding.cache import Binding, BindingCache, State
 from .binding.discovery import anycast_address, discovery_reply, prefix_advertisement
 from .binding.messages import (
-    BindingAcknowledgement,
     BindingError,
     BindingUpdate,
     ErrorStatus,
     MessageType,
     MobileNetworkPrefix,
-    OptionType,
     Status,
     UpdateFlag,
 )
@@ -45,12 +43,13 @@ from .effects import (
 )
 from .forwarding import Forwarding
 from .ipsec import esp
-from .ipsec.policy import Direction, Mode
+from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, Packet
-from .mobility import Option, message_type
+from .mobility import message_type
 from .parameters import HomeAgentParameters, MobileNodeParameters
 from .rate import TokenBucket
+from .signalling import Signalling
 from .wire import Malformed, Refused, text
 
 __all__ = ["HomeAgent"]
@@ -107,13 +106,13 @@ class HomeAgent:
             parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
         )
         self._mobile_nodes: dict[bytes, MobileNodeParameters] = {}
-        self._authentications: dict[bytes, MessageAuthentication] = {}
+        self.signalling = Signalling(
+            parameters.address, self.associations, self.counters, parameters.refresh_advice
+        )
         for mobile_node in parameters.mobile_nodes:
             self._admit(mobile_node)
         self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
         self._reassembler = ipv6.Reassembler()
-        self.changed: list[bytes] | None = None
-        """Home addresses whose context changed, where somebody wants to know; he empties it."""
         self.frozen = ""
         """Why signalling is refused for the moment (a drop reason), empty when it is not."""
         self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE, now)
@@ -177,7 +176,8 @@ class HomeAgent:
             elif action is Action.ANNOUNCE:
                 effects += [AnnounceAddress(address) for address in binding.defended]
             else:
-                self._ask_refresh(binding, effects)
+                self.counters["refresh_requests"] += 1
+                self.signalling.ask_refresh(binding, effects)
             yield effects
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
@@ -327,7 +327,7 @@ class HomeAgent:
         self, home_address: bytes, parsed: Packet, octets: bytes, now: float, effects: list[Effect]
     ) -> None:
         """A Binding Update without IPsec: by RFC 4285 where that is configured, else dropped (10.3.1)."""
-        peer = self._authentications.get(home_address)
+        peer = self.signalling.authentications.get(home_address)
         if peer is None:
             raise Refused("unprotected_binding_update")
         if self.frozen:
@@ -377,7 +377,8 @@ class HomeAgent:
             binding = self.cache.entry(home_address)
             self.withdraw(binding, outcome.before, effects)
             self.counters["deregistrations"] += 1
-            self._answer(home_address, parsed.source if parsed.home_address else None, outcome, effects)
+            via = parsed.source if parsed.home_address else None
+            self.signalling.answer(home_address, via, outcome, binding, effects)
             self._report("deregistered", binding, effects, at_home=parsed.home_address is None)
 
     def _bind(self, binding: Binding, outcome: Outcome, effects: list[Effect]) -> None:
@@ -386,13 +387,13 @@ class HomeAgent:
         moved = before.state is State.BOUND
         if not self.forward(binding, before, effects):
             self.counters["refreshes"] += 1
-            self._answer(binding.home_address, binding.source, outcome, effects)
+            self.signalling.answer(binding.home_address, binding.source, outcome, binding, effects)
             return
         if not moved:
             for address in binding.defended:
                 effects += self._claim(address)
         self.counters["moves" if moved else "registrations"] += 1
-        self._answer(binding.home_address, binding.source, outcome, effects)
+        self.signalling.answer(binding.home_address, binding.source, outcome, binding, effects)
         self._report("moved" if moved else "registered", binding, effects)
 
     def end_probes(self) -> list[Effect]:
@@ -427,68 +428,8 @@ class HomeAgent:
     ) -> None:
         status = int(outcome.status)
         self.counters[f"refused_{status}"] += 1
-        self._answer(home_address, via, outcome, effects)
+        self.signalling.answer(home_address, via, outcome, self.cache.get(home_address), effects)
         effects.append(Event("registration_refused", {"home_address": text(home_address), "status": status}))
-
-    def _answer(
-        self, home_address: bytes, via: bytes | None, outcome: Outcome, effects: list[Effect]
-    ) -> None:
-        """The Binding Acknowledgement, to the update's source ``via`` (9.5.4), not to the care-of address:
-        with a type 2 routing header, unless that is the home address or ``None``.
-        """
-        options: tuple[Option, ...] = ()
-        advice = self.parameters.refresh_advice // messages.LIFETIME_UNIT
-        if advice and outcome.lifetime > advice:
-            options = (Option(OptionType.BINDING_REFRESH_ADVICE, advice.to_bytes(2, "big")),)
-        _, status, sequence, lifetime, _ = outcome
-        flags = 0
-        binding = self.cache.get(home_address)
-        if binding is not None and binding.flags & UpdateFlag.MOBILE_ROUTER and status < messages.ACCEPTED:
-            flags = messages.acknowledgement_flags(mobile_router=True)
-        message = BindingAcknowledgement(status, flags, sequence, lifetime, options)
-        self._send(home_address, via, message, effects)
-
-    def _send(
-        self, home_address: bytes, via: bytes | None, message: messages.Body, effects: list[Effect]
-    ) -> None:
-        peer = self._authentications.get(home_address)
-        if peer is not None and type(message) is BindingAcknowledgement:
-            octets = peer.build(message, self.address, home_address, via or home_address)
-        else:
-            octets = messages.build(message, self.address, home_address)
-        self._protect_and_send(home_address, via, MOBILITY, octets, octets[2], effects)
-
-    def _protect_and_send(  # noqa: PLR0917
-        self,
-        home_address: bytes,
-        via: bytes | None,
-        protocol: int,
-        octets: bytes,
-        kind: int,
-        effects: list[Effect],
-    ) -> None:
-        """Send a message to a mobile node under the SA that its policy demands (RFC 4877 4).
-
-        Where the SA is used up nothing is sent, and what was decided stands.
-        """
-        if self.changed is not None:
-            self.changed.append(home_address)
-        database = self.associations.database
-        association = database.select(home_address, Direction.OUT, Mode.TRANSPORT, protocol, kind)
-        if association is not None:
-            try:
-                octets = self.associations.protect(association, protocol, octets, effects)
-            except Refused as refused:
-                self.counters[refused.reason] += 1
-                return
-            protocol = ESP
-        destination, routing = (via, home_address) if via and via != home_address else (home_address, None)
-        effects.append(SendPacket(ipv6.build(self.address, destination, protocol, octets, routing=routing)))
-
-    def _ask_refresh(self, binding: Binding, effects: list[Effect]) -> None:
-        self.counters["refresh_requests"] += 1
-        request = messages.BindingRefreshRequest()
-        self._send(binding.home_address, binding.care_of_address, request, effects)
 
     def withdraw(self, binding: Binding, before: Before, effects: list[Effect]) -> None:
         """Undo what :meth:`_bind`, or the probe before it, asked for."""
@@ -528,7 +469,7 @@ class HomeAgent:
         prefixes = self.parameters.home_prefixes
         octets = prefix_advertisement(icmp, self.address, home_address, prefixes)
         self.counters["prefix_advertisements"] += 1
-        self._protect_and_send(home_address, parsed.source, ICMPV6, octets, octets[0], effects)
+        self.signalling.send(home_address, parsed.source, ICMPV6, octets, effects)
 
     def _discover(self, packet: bytes, effects: list[Effect]) -> None:
         parsed = ipv6.parse(packet)
@@ -604,13 +545,13 @@ class HomeAgent:
         self._mobile_nodes[home_address] = mobile_node
         tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
         self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
-        known, wanted = self._authentications.pop(home_address, None), mobile_node.authentication
+        known, wanted = self.signalling.authentications.pop(home_address, None), mobile_node.authentication
         # Where there is an SA for updates, nothing less will do.
         if wanted is None or self.associations.demands(home_address, MOBILITY, MessageType.BINDING_UPDATE):
             return
         if known is None or not known.is_made_of(wanted.spi, wanted.key):
             known = MessageAuthentication(wanted.spi, wanted.key)
-        self._authentications[home_address] = known
+        self.signalling.authentications[home_address] = known
 
     def _dismiss(
         self, home_address: bytes, effects: list[Effect], *, stays: bool
@@ -627,7 +568,7 @@ class HomeAgent:
             else:
                 self.cache.forget(binding)
         if not stays:
-            self._authentications.pop(home_address, None)
+            self.signalling.authentications.pop(home_address, None)
         self.forwarding.demand_protection(home_address, demanded=False)
         del self._mobile_nodes[home_address]
         return self.associations.dismiss(home_address)
