@@ -13,13 +13,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mip6bench import core, dataplane, generator, population, report
+from mip6bench import core, dataplane, generator, population, replication, report
 
 PARTS = {
     "core": (core.refresh_figures, core.REFRESH_STEPS),
     "payload": (core.payload_figures, core.PAYLOAD_STEPS),
     "population": (population.population_figures, population.STEPS),
     "dataplane": (dataplane.dataplane_figures, dataplane.STEPS),
+    "replication": (replication.replication_figures, replication.STEPS),
 }
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory for bench.json")
     parser.add_argument("--population", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--generator", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--generator-rounds", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.population:
         population.serve(arguments.population)
@@ -37,14 +39,18 @@ def main() -> int:
         interface, station, secret = arguments.generator
         generator.generate(interface, station, bytes.fromhex(secret))
         return 0
+    if arguments.generator_rounds:
+        interface, station, secret = arguments.generator_rounds
+        generator.generate_rounds(interface, station, bytes.fromhex(secret))
+        return 0
     # Whatever ends this, namespaces and processes end with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     figures: dict[str, object] = {}
     chosen = arguments.only or list(PARTS)
     lack = dataplane.lacks()
-    if lack and "dataplane" in chosen:
-        chosen.remove("dataplane")
-        print(f"dataplane: not measured, {lack}", file=sys.stderr)
+    for name in {"dataplane", "replication"} & set(chosen) if lack else ():
+        chosen.remove(name)
+        print(f"{name}: not measured, {lack}", file=sys.stderr)
     with report.progress() as bar:
         for name in chosen:
             measure, steps = PARTS[name]

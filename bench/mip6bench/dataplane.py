@@ -23,18 +23,18 @@ from mip6ha.wire import text
 from .generator import MOBILE_NODES
 from .workload import FIRST_HOME_ADDRESS, FIRST_SPI, HOME_AGENT, LIFETIME
 
-__all__ = ["STEPS", "dataplane_figures", "lacks"]
+__all__ = ["INTERFACE", "SECRET", "STATION", "STEPS", "daemon", "dataplane_figures", "ip", "lacks", "network"]
 
 STEPS = 2
 """How often :func:`dataplane_figures` reports progress."""
 _START_LIMIT = 15.0
 _STOP_LIMIT = 15.0
 _RUN_LIMIT = 300.0
-_SECRET = bytes(range(32))
+SECRET = bytes(range(32))
 _GATEWAY = "fe80::1"
-_STATION = "020000000001"
+STATION = "020000000001"
 _GATEWAY_STATION = "020000000002"
-_INTERFACE = "eth0"
+INTERFACE = "eth0"
 
 _CONFIGURATION = """\
 [home_agent]
@@ -60,7 +60,8 @@ def lacks() -> str | None:
     return None if Path("/dev/net/tun").exists() else "/dev/net/tun does not exist"
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """Run ``ip`` of iproute2."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
@@ -71,29 +72,29 @@ def _colons(station: str) -> str:
 
 
 @contextmanager
-def _network() -> Iterator[tuple[str, str]]:
+def network(prefix: str) -> Iterator[tuple[str, str]]:
     """The two namespaces, ready: (home agent's, generator's)."""
-    home, generator = (f"mip6bench{os.getpid()}-{name}" for name in ("ha", "gen"))
+    home, generator = (f"mip6bench{os.getpid()}-{prefix}-{name}" for name in ("ha", "gen"))
     with ExitStack() as stack:
         for name in (home, generator):
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "delete", name)
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "delete", name)
         peer = ["address", _colons(_GATEWAY_STATION), "netns", generator]
-        own = ["address", _colons(_STATION), "netns", home]
-        _ip("link", "add", "name", _INTERFACE, *own, "type", "veth", "peer", "name", _INTERFACE, *peer)
-        switch_off = f"echo 1 > /proc/sys/net/ipv6/conf/{_INTERFACE}/disable_ipv6"
-        _ip("netns", "exec", generator, "sh", "-c", switch_off)
+        own = ["address", _colons(STATION), "netns", home]
+        ip("link", "add", "name", INTERFACE, *own, "type", "veth", "peer", "name", INTERFACE, *peer)
+        switch_off = f"echo 1 > /proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6"
+        ip("netns", "exec", generator, "sh", "-c", switch_off)
         for name in (home, generator):
-            _ip("-n", name, "link", "set", _INTERFACE, "up")
-        neighbour = ["lladdr", _colons(_GATEWAY_STATION), "dev", _INTERFACE, "nud", "permanent"]
-        _ip("-n", home, "neighbour", "add", _GATEWAY, *neighbour)
-        _ip("-n", home, "-6", "route", "add", "default", "via", _GATEWAY, "dev", _INTERFACE)
+            ip("-n", name, "link", "set", INTERFACE, "up")
+        neighbour = ["lladdr", _colons(_GATEWAY_STATION), "dev", INTERFACE, "nud", "permanent"]
+        ip("-n", home, "neighbour", "add", _GATEWAY, *neighbour)
+        ip("-n", home, "-6", "route", "add", "default", "via", _GATEWAY, "dev", INTERFACE)
         yield home, generator
 
 
 @contextmanager
-def _daemon(namespace: str, directory: Path) -> Iterator[None]:
-    """``mip6ha run`` in a namespace, from serving to stopped."""
+def daemon(namespace: str, directory: Path, group: str = "") -> Iterator[int]:
+    """``mip6ha run`` in a namespace, from serving to stopped: its process id. ``group`` is more TOML."""
     path = directory / "ha.toml"
     path.touch(mode=0o600)
     path.write_text(
@@ -103,8 +104,9 @@ def _daemon(namespace: str, directory: Path) -> Iterator[None]:
             first=text(FIRST_HOME_ADDRESS.to_bytes(16, "big")),
             count=MOBILE_NODES,
             spi=FIRST_SPI,
-            secret=_SECRET.hex(),
+            secret=SECRET.hex(),
         )
+        + group
     )
     command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "mip6ha", "run", "-c", str(path)]
     log = directory / "ha.log"
@@ -116,7 +118,7 @@ def _daemon(namespace: str, directory: Path) -> Iterator[None]:
                 if process.poll() is not None or monotonic() > end:
                     raise RuntimeError(f"the home agent did not start: {log.read_text().strip()}")
                 sleep(0.05)
-            yield
+            yield process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -130,12 +132,12 @@ def dataplane_figures(step: Callable[[], None]) -> dict[str, object]:
     """Binding Updates answered a second with 64 outstanding, and how long a single one takes."""
     with (
         tempfile.TemporaryDirectory(prefix="mip6bench") as name,
-        _network() as (home, generator),
-        _daemon(home, Path(name)),
+        network("tun") as (home, generator),
+        daemon(home, Path(name)),
     ):
         step()
         command = ["ip", "netns", "exec", generator, sys.executable, sys.argv[0], "--generator"]
-        arguments = [_INTERFACE, _STATION, _SECRET.hex()]
+        arguments = [INTERFACE, STATION, SECRET.hex()]
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=_RUN_LIMIT, check=False
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import sys
 from collections.abc import Sequence
 from statistics import median
 from time import perf_counter
@@ -27,7 +28,7 @@ from mip6ha.tables import derived_keys
 
 from .workload import FIRST_HOME_ADDRESS, FIRST_SPI, HOME_AGENT, Sender, randomness
 
-__all__ = ["MOBILE_NODES", "generate"]
+__all__ = ["MOBILE_NODES", "generate", "generate_rounds"]
 
 MOBILE_NODES = 1_000
 _ROUNDS = 7
@@ -123,18 +124,37 @@ def _accepted(answers: Sequence[bytes], peers: dict[bytes, _Peer]) -> int:
     return count
 
 
+class _Generator:
+    """Every mobile node, behind one link. ``station`` is the MAC address to send to, as hexadecimal."""
+
+    def __init__(self, interface: str, station: str, secret: bytes) -> None:
+        self.link = _Link(interface, bytes.fromhex(station))
+        self.peers = _peers(secret)
+        self.known = {peer.opens.home_address: peer for peer in self.peers}
+
+    def run(self, updates: int, outstanding: int) -> tuple[float, int]:
+        """So many Binding Updates of each: (answers a second, how many of the answers accept)."""
+        packets = [peer.sender.update() for _ in range(updates) for peer in self.peers]
+        seconds, answers = self.link.exchange(self.link.frames(packets), outstanding)
+        return len(answers) / seconds if answers else 0.0, _accepted(answers, self.known)
+
+
+def generate_rounds(interface: str, station: str, secret: bytes) -> None:
+    """Register everybody, then for each line of standard input a round of refreshes: its rate as a line."""
+    generator = _Generator(interface, station, secret)
+    updates = 1
+    for _ in sys.stdin:
+        rate, accepted = generator.run(updates, _OUTSTANDING)
+        if accepted != updates * MOBILE_NODES:
+            raise RuntimeError(f"{accepted} of {updates * MOBILE_NODES} were accepted")
+        print(rate, flush=True)
+        updates = _UPDATES_EACH
+
+
 def generate(interface: str, station: str, secret: bytes) -> None:
-    """Measure, and print the figures as JSON. ``station`` is the MAC address to send to, as hexadecimal."""
-    link = _Link(interface, bytes.fromhex(station))
-    peers = _peers(secret)
-    known = {peer.opens.home_address: peer for peer in peers}
-
-    def run(updates: int, outstanding: int) -> tuple[float, int]:
-        """(answers a second, how many of the answers accept)."""
-        packets = [peer.sender.update() for _ in range(updates) for peer in peers]
-        seconds, answers = link.exchange(link.frames(packets), outstanding)
-        return len(answers) / seconds if answers else 0.0, _accepted(answers, known)
-
+    """Measure, and print the figures as JSON."""
+    generator = _Generator(interface, station, secret)
+    link, peers, known, run = generator.link, generator.peers, generator.known, generator.run
     registrations_per_s, registered = run(1, _OUTSTANDING)
     rates, accepted = [], 0
     for _ in range(_ROUNDS):

@@ -27,8 +27,11 @@ __all__ = [
     "FIRST_SPI",
     "HOME_AGENT",
     "LIFETIME",
+    "TRANSFORM",
     "Sender",
     "home_agent",
+    "home_agent_parameters",
+    "keys",
     "mobile_nodes",
     "randomness",
 ]
@@ -42,7 +45,7 @@ FIRST_HOME_ADDRESS = int.from_bytes(address("2001:db8:a::1:0"), "big")
 _FIRST_CARE_OF_ADDRESS = int.from_bytes(address("2001:db8:b::1:0"), "big")
 FIRST_SPI = 0x10000
 _FLAGS = UpdateFlag.ACKNOWLEDGE | UpdateFlag.HOME_REGISTRATION
-_TRANSFORM = transform("aes-gcm-16")
+TRANSFORM = transform("aes-gcm-16")
 _KEY_LENGTH = 20
 
 
@@ -51,7 +54,8 @@ def randomness(seed: int) -> Random:
     return Random(seed)
 
 
-def _keys(random: Random) -> Keys:
+def keys(random: Random) -> Keys:
+    """Keys for one SA under :data:`TRANSFORM`."""
     return Keys(random.randbytes(_KEY_LENGTH))
 
 
@@ -64,23 +68,30 @@ def mobile_nodes(
         associations = []
         for use in uses:
             for direction in (Direction.IN, Direction.OUT):
-                associations.append(AssociationParameters(spi, direction, use, _TRANSFORM, _keys(random)))
+                associations.append(AssociationParameters(spi, direction, use, TRANSFORM, keys(random)))
                 spi += 1
         home_address = (FIRST_HOME_ADDRESS + index).to_bytes(16, "big")
         yield MobileNodeParameters(home_address, f"mn{index}", tuple(associations))
 
 
-def home_agent(nodes: tuple[MobileNodeParameters, ...], random: Random, now: float) -> HomeAgent:
-    """A home agent that serves ``nodes`` on a physical home link, without waiting for DAD."""
-    parameters = HomeAgentParameters(
+def home_agent_parameters(
+    nodes: tuple[MobileNodeParameters, ...], sequence_floor: int = 0
+) -> HomeAgentParameters:
+    """Parameters to serve ``nodes`` on a physical home link, without waiting for DAD."""
+    return HomeAgentParameters(
         address=HOME_AGENT,
         home_prefixes=(_HOME_PREFIX,),
         mobile_nodes=nodes,
         duplicate_address_detection=False,
         max_lifetime=LIFETIME,
         max_bindings=max(1, len(nodes)),
+        sequence_floor=sequence_floor,
     )
-    return HomeAgent(parameters, random.randbytes, now)
+
+
+def home_agent(nodes: tuple[MobileNodeParameters, ...], random: Random, now: float) -> HomeAgent:
+    """A home agent that serves ``nodes``."""
+    return HomeAgent(home_agent_parameters(nodes), random.randbytes, now)
 
 
 class Sender:
