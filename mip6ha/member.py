@@ -8,7 +8,7 @@ Not covered: hard switch with different home agent addresses, tickets, the arbit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .channel import Channel
@@ -27,6 +27,7 @@ from .effects import Event as Notice
 from .failover.context import Version
 from .failover.machine import Machine
 from .failover.states import Event, Role
+from .failover.takeover import Announcements
 from .harp.hello import Neighbor
 from .harp.messages import (
     Body,
@@ -108,8 +109,7 @@ class Member:
         self._hello_at = now
         self._identifier = int.from_bytes(random(2), "big")
         self._asked: dict[int, tuple[int, float]] = {}
-        self._announcing: Iterator[bytes] = iter(())
-        self._announce_at = _FOREVER
+        self._announcements = Announcements(group.announcements_per_second)
         self._claiming_until = _FOREVER
         self._lease_until = _FOREVER
         self.switch = PlannedSwitch(
@@ -197,7 +197,7 @@ class Member:
             return None
         times = [
             self._hello_at,
-            self._announce_at,
+            self._announcements.deadline,
             self._claiming_until,
             self._lease_until,
             self.switch.deadline,
@@ -239,7 +239,7 @@ class Member:
         if self.machine.serves:
             for each in self.home_agent.timeouts(now):
                 effects += self._commit(each, now)
-            self._announce(now, effects)
+            effects += map(AnnounceAddress, self._announcements.due(now))
         if self._hello_at <= now:
             self._say_hello(now, effects)
             self._ask(now, effects)
@@ -446,6 +446,7 @@ class Member:
                 # All of it has come. An active member that still does not count us in is asked anew later.
                 again += _ASK_AGAIN
                 self.replication.peers[identity].pulled = True
+                machine.complete = True
             self._asked[identity] = reply.identifier, again
         if reply.acknowledge:
             self._send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
@@ -479,10 +480,11 @@ class Member:
             self.replication.trust(planned)
         self._asked.clear()
         self._settle(effects)
-        # Looked at as it is announced: a take-over must not take longer for more mobile nodes.
+        # Looked at as they are announced: a take-over must not take longer for more mobile nodes.
         bindings = list(self.home_agent.cache)
-        self._announcing = (each for binding in bindings if binding.is_bound for each in binding.defended)
-        self._announce_at = now
+        self._announcements.begin(
+            (each for binding in bindings if binding.is_bound for each in binding.defended), now
+        )
         self._report("active", effects, term=term)
         if planned is not None:
             self._send(planned, Control(ControlType.SW_COMP, term=term), effects)
@@ -498,7 +500,8 @@ class Member:
                 self.replication.appear(identity)
         self._asked.clear()
         self.associations.alone = False
-        self._announce_at = self._lease_until = _FOREVER
+        self._announcements.end()
+        self._lease_until = _FOREVER
 
     def _forgive_own_pause(self, now: float) -> None:
         """Who did not run for a while cannot tell who was silent: what waits to be read may be a HELLO."""
@@ -528,16 +531,6 @@ class Member:
         if caught_up:
             self._report("synchronized", effects, members=list(self.replication.synchronized()))
             self._say_hello(self.contexts.now, effects)
-
-    def _announce(self, now: float, effects: list[Effect]) -> None:
-        """Claim the home addresses on the home link, paced: whatever their number, service came first."""
-        if self._announce_at > now:
-            return
-        tick = 0.01
-        count = max(1, int(self.group.announcements_per_second * tick))
-        addresses = [address for address, _ in zip(self._announcing, range(count), strict=False)]
-        effects += [AnnounceAddress(address) for address in addresses]
-        self._announce_at = now + tick if len(addresses) == count else _FOREVER
 
     # -- what this member says ---------------------------------------------------------------------
 
