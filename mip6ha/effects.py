@@ -126,9 +126,13 @@ class StoreTerm(NamedTuple):
 
 
 class ClaimTerm(NamedTuple):
-    """Ask the arbiter for a term; the answer is ``Member.claim_answered``."""
+    """Ask the arbiter for a term; the answer is ``Member.claim_answered``.
+
+    ``instead_of`` is the active member where that agreed to a planned switch: its lease need not end first.
+    """
 
     term: int
+    instead_of: int | None = None
 
 
 class Event(NamedTuple):

@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 
-from ..effects import Effect, Event, SendToMember, StandDown, StoreTerm, TakeOver
+from ..effects import ClaimTerm, Effect, Event, SendToMember, StandDown, StoreTerm, TakeOver
 from ..harp.messages import ControlStatus
 from ..member import Member
 from ..parameters import GroupParameters, HomeAgentParameters
 from .control import Request, Unwilling
 from .member_socket import MemberSocket, RawReader, UnprotectedSocket
 from .service import HomeAgentService
+
+if TYPE_CHECKING:
+    from .arbiter import Arbiter
 
 __all__ = ["MemberService"]
 
@@ -55,6 +58,7 @@ class MemberService(HomeAgentService):
             StandDown: self._stand_down,
         }
         self._open_sockets(group)
+        self._arbiter = self._call_arbiter(group)
         loop: Any = LoopingCall(self._dataplane.assert_ownership)
         loop.clock = self._reactor
         loop.start(_ASSERT_EVERY, now=False)
@@ -71,6 +75,25 @@ class MemberService(HomeAgentService):
         dropped = self._member.receive_unprotected
         self._read(RawReader(unprotected, lambda _: dropped(), lambda: None, self._reactor))
 
+    def _call_arbiter(self, group: GroupParameters) -> Arbiter | None:
+        membership = self._configuration.membership
+        if membership is None or membership.arbiter is None:
+            return None
+        # HTTP takes a while to import, and few need it.
+        from .arbiter import Arbiter  # noqa: PLC0415
+
+        arbiter = Arbiter(
+            membership.arbiter,
+            group.group,
+            group.identity,
+            self._reactor,
+            answered=self._answered,
+            renewed=self._renewed,
+        )
+        self._closers.append(arbiter.close)
+        self._carry_out[ClaimTerm] = lambda effect: arbiter.claim(effect.term, effect.instead_of)
+        return arbiter
+
     # -- inputs ------------------------------------------------------------------------------------
 
     def _heard(self, found: tuple[bytes, bytes]) -> None:
@@ -84,6 +107,17 @@ class MemberService(HomeAgentService):
         # A HELLO that waits to be read is one that was heard in time.
         self._from_members.read()
         super()._timed()
+
+    def _answered(self, term: int, granted: bool, lease_until: float) -> None:
+        self._perform(self._member.claim_answered(term, granted, lease_until, time.monotonic()))
+        if granted and not self._dataplane.owns and self._arbiter is not None:
+            # It has changed its mind meanwhile.
+            self._arbiter.release()
+        self._settle()
+
+    def _renewed(self, lease_until: float) -> None:
+        self._member.lease_renewed(lease_until, time.monotonic())
+        super()._settle()
 
     def _settle(self) -> None:
         self._perform(self._member.flush(time.monotonic()))
@@ -103,6 +137,8 @@ class MemberService(HomeAgentService):
 
     def _stand_down(self, effect: Effect) -> None:
         self._dataplane.carry_out(effect)
+        if self._arbiter is not None:
+            self._arbiter.release()
         self._reactor.callLater(_REST_AFTER, self._rest)
         self._outcome(active=False)
 

@@ -212,7 +212,7 @@ class RedundantSet:
         space.run("ip", "link", "set", bridge, "up")
         space.run("ip", "address", "add", own, "dev", bridge, "nodad")
 
-    def configure(self, more: str = "", start_wait: int = 300) -> None:
+    def configure(self, more: str = "", start_wait: int = 300, arbiter: str = "") -> None:
         for number, member in self.members.items():
             keys = member.directory / "keys"
             keys.touch(mode=0o600)
@@ -228,7 +228,7 @@ class RedundantSet:
             content += "".join(
                 _PEER.format(member=number, peer=peer) for peer in self.members if peer != number
             )
-            member.configuration.write_text(content)
+            member.configuration.write_text(content + arbiter)
 
     def start(self) -> tuple[MemberProcess, MemberProcess]:
         """Start members 1 and 2; (active, standby) once the standby has all state."""
