@@ -27,7 +27,8 @@ class Machine:
 
     ``interval`` and ``factor`` are its own hello interval and failure factor; ``start_wait`` is how long it
     listens at the start. ``term`` is the highest term it knows, ``active`` the id of the member active under
-    it. ``eligible``: the active member says that this one has all its state.
+    it. ``eligible``: the active member says that this one has all its state, and so it is: ``complete``, it
+    has had all since it started. Who was restarted so fast that nobody missed it is still counted in.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Machine:
         self.role = Role.STARTING
         self.term = term
         self.active: int | None = None
-        self.eligible = False
+        self.complete = self.eligible = False
         self.orphaned = now
         """Since when no active member is known."""
         self._rank = rank
@@ -76,7 +77,7 @@ class Machine:
         if neighbor.active and term == self.term:
             self.active = neighbor.identifier
             self._ranked = neighbor.synchronized
-            self.eligible = self.identity in neighbor.synchronized
+            self.eligible = self.complete and self.identity in neighbor.synchronized
             if self.role in (Role.STARTING, Role.STANDBY, Role.CLAIMING):
                 self.do(Event.ACTIVE_HEARD)
         elif self.active == neighbor.identifier:
@@ -129,7 +130,7 @@ class Machine:
         self.do(Event.TERM_TAKEN)
         self.term = term
         self.active = self.identity
-        self.eligible = True
+        self.complete = self.eligible = True
 
     def give_up(self, event: Event, now: float) -> None:
         """Serve no longer, or claim no longer, with nobody else known to serve."""
