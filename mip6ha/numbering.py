@@ -69,9 +69,13 @@ class SharedAssociations(Associations):
         if association.epoch != self.epoch:
             self._renumber(association)
         window = association.window
-        if window is not None and window.top + HORIZON // 2 > association.limit:
+        if window is None:
+            return association
+        # When many packets were lost on their way, the mobile node is far ahead of what was accepted.
+        top = max(window.top, association.ahead)
+        if top + HORIZON // 2 > association.limit:
             if association.reserved == association.limit:
-                association.reserved += HORIZON
+                association.reserved = max(association.reserved, top) + HORIZON
                 self.wanting[association.home_address] = None
             if self.alone:
                 association.limit = association.reserved
@@ -144,7 +148,8 @@ class SharedAssociations(Associations):
         association.limit = association.confirmed = association.reserved
         window = association.window
         if window is not None and association.limit:
-            association.window = ReplayWindow(window.size, association.limit, (1 << window.size) - 1)
+            # Merged, not replaced: it may know of more than was ever announced here.
+            window.merge(ReplayWindow(window.size, association.limit, (1 << window.size) - 1))
 
     def _reserve(self, association: SecurityAssociation, effects: list[Effect]) -> None:
         """Ask for the next block of the own slot above everything that anybody may have used.

@@ -45,8 +45,6 @@ def unprotect(association: SecurityAssociation, packet: bytes) -> tuple[int, byt
         high = (sequence >> 32).to_bytes(4, "big")
     if not window.is_new(sequence):
         raise Refused("replayed")
-    if sequence > association.limit:
-        raise Refused("beyond_replicated_window")
     plaintext = transform.open(association.keys, packet, high)
     end = len(plaintext) - 2
     if end < 0:
@@ -56,6 +54,9 @@ def unprotect(association: SecurityAssociation, packet: bytes) -> tuple[int, byt
         end -= count
         if end < 0 or plaintext[end:-1] != _PADDING[count]:
             raise Refused("bad_padding")
+    if sequence > association.limit:
+        association.ahead = max(association.ahead, sequence)
+        raise Refused("beyond_replicated_window")
     window.advance(sequence)
     association.packets += 1
     return plaintext[-1], plaintext[:end]
