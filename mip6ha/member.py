@@ -420,7 +420,8 @@ class Member:
                 machine.learn(reply.term, now)
                 self._claiming_until = _FOREVER
                 effects.append(StoreTerm(machine.term))
-        elif not answers:
+        elif asked is None or (not answers and self.replication.peers[identity].pulled):
+            # What it sends again while it answers has an identifier of its own.
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
         contexts = [self.contexts.read(entry) for entry in reply.entries]

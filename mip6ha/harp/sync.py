@@ -23,7 +23,9 @@ Held = TypeVar("Held")
 Record = tuple[StateEntry, tuple[int, int]]
 """An entry ready to send, and its version: (term, generation)."""
 
-_ROOM = 1960
+_LATE = 64
+"""Messages to one member that were sent again and may still be acknowledged."""
+_ROOM = 1392
 """Octets for entries in one message of at most 2048, its frame and own options left out."""
 
 
@@ -50,7 +52,9 @@ class Peer:
     """Replication towards one member.
 
     ``dirty`` are home addresses whose latest generation it was not sent, ``backlog`` the ones still to go for
-    its request ``answering``. ``is_mute``: it acknowledges nothing, so nothing waits for it.
+    its request ``answering``. ``owed`` are those it must have acknowledged before it has everything: what it
+    asked for, and what changed while nothing waited for it. ``late`` are messages that were sent again, whose
+    acknowledgement may still come. ``is_mute``: it acknowledges nothing, so nothing waits for it.
     ``pulled`` says that it told us what it had, ``pushed`` that it was told all.
     """
 
@@ -59,7 +63,9 @@ class Peer:
         self.bit = 1 << identifier
         self.progress = Progress.ABSENT
         self.dirty: dict[bytes, None] = {}
+        self.owed: set[bytes] = set()
         self.in_flight: dict[tuple[int, tuple[bytes, ...]], _Message] = {}
+        self.late: dict[tuple[int, tuple[bytes, ...]], dict[bytes, tuple[int, int]]] = {}
         self.backlog: deque[bytes] | None = None
         self.answering: int | None = None
         self.pulled = self.pushed = False
@@ -67,11 +73,19 @@ class Peer:
         self.is_mute = False
         self.waiting_since: float | None = None
 
+    def lacks(self, home_address: bytes) -> bool:
+        """Whether the latest generation of a record is yet to be acknowledged."""
+        return home_address in self.dirty or any(
+            home_address in message.versions for message in self.in_flight.values()
+        )
+
     def clear(self) -> None:
         """Forget everything: it is gone, and asks again when it is back."""
         self.progress = Progress.ABSENT
         self.dirty.clear()
+        self.owed.clear()
         self.in_flight.clear()
+        self.late.clear()
         self.backlog = self.answering = None
         self.pulled = self.pushed = False
         self.is_mute = False
@@ -128,6 +142,8 @@ class Replication(Generic[Held]):
         for peer in self.peers.values():
             if peer.progress is not Progress.ABSENT:
                 peer.dirty[home_address] = None
+                if peer.is_mute:
+                    peer.owed.add(home_address)
 
     def hold(self, home_address: bytes, version: tuple[int, int], effects: list[Held]) -> bool:
         """Keep ``effects`` until every member that is there has ``version``; ``False`` if there is none."""
@@ -176,7 +192,9 @@ class Replication(Generic[Held]):
     def mute(self, identifier: int) -> list[Held]:
         """A member is there but acknowledges nothing: until it does, nothing waits for it."""
         self.doubt(identifier)
-        self.peers[identifier].is_mute = True
+        peer = self.peers[identifier]
+        peer.is_mute = True
+        peer.owed.update(peer.dirty, *(message.versions for message in peer.in_flight.values()))
         return self._release_all(identifier)
 
     @property
@@ -197,8 +215,7 @@ class Replication(Generic[Held]):
                 peer.progress is Progress.SYNCHRONIZING
                 and peer.pulled
                 and peer.pushed
-                and not peer.dirty
-                and not peer.in_flight
+                and not peer.owed
                 and peer.backlog is None
             ):
                 peer.progress = Progress.SYNCHRONIZED
@@ -231,10 +248,19 @@ class Replication(Generic[Held]):
         """Take in a SS-ACK; what waited for it and may go now."""
         peer = self.peers[identifier]
         homes = tuple(home_address for _, home_address in message.statuses)
-        sent = peer.in_flight.pop((message.identifier, homes), None)
-        if sent is None:
+        key = message.identifier, homes
+        sent = peer.in_flight.pop(key, None)
+        if sent is not None:
+            versions = sent.versions
+            peer.timeout = self._timeout
+        elif key in peer.late:
+            # Its way is longer than our patience: what it says holds, and answers what was sent again.
+            versions = peer.late.pop(key)
+            for other, again in list(peer.in_flight.items()):
+                if again.versions and all(versions.get(each) == new for each, new in again.versions.items()):
+                    del peer.in_flight[other]
+        else:
             return []
-        peer.timeout = self._timeout
         peer.is_mute = False
         peer.waiting_since = now if peer.in_flight else None
         if not homes and message.identifier == peer.answering:
@@ -242,7 +268,12 @@ class Replication(Generic[Held]):
         released: list[Held] = []
         for status, home_address in message.statuses:
             if status == SynchronizationStatus.SUCCESS:
-                self._release(identifier, home_address, sent.versions[home_address], released)
+                # Who was gone for a moment may repeat its request: then an old acknowledgement looks like
+                # one of now. What somebody waits for was sent under an identifier of its own besides.
+                if message.identifier != peer.answering:
+                    self._release(identifier, home_address, versions[home_address], released)
+                if home_address in peer.owed and not peer.lacks(home_address):
+                    peer.owed.discard(home_address)
             else:
                 # It cannot hold this record: nothing may wait for it, nor may it take over.
                 released += self.mute(identifier)
@@ -293,6 +324,9 @@ class Replication(Generic[Held]):
             message = peer.in_flight[key]
             if message.versions:
                 del peer.in_flight[key]
+                peer.late[key] = message.versions
+                if len(peer.late) > _LATE:
+                    del peer.late[next(iter(peer.late))]
                 for home_address in message.versions:
                     peer.dirty[home_address] = None
             else:
@@ -336,9 +370,11 @@ class Replication(Generic[Held]):
                 break
             entries.append(record[0])
             versions[home_address] = record[1]
+            peer.owed.add(home_address)
         if not entries:
-            # The end mark: an answer without entries. It waits until all before it is acknowledged.
-            if peer.in_flight:
+            # The end mark: an answer without entries. It waits until all before it is acknowledged, but
+            # not for what has changed since: that would never end where much changes.
+            if peer.owed:
                 return None
             peer.backlog = None
         return StateReply(answering, True, tuple(entries), term), versions
