@@ -10,6 +10,8 @@ import json
 import os
 import re
 import secrets
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,10 +33,12 @@ __all__ = [
     "key_file_text",
     "network_state",
     "new_associations",
+    "start_fleet",
     "toml_text",
 ]
 
 READY_LIMIT = 10.0
+ANSWER_LIMIT = 5.0
 GCM_KEY_AND_SALT = 20
 
 # The programs of this checkout, installed or not.
@@ -151,46 +155,123 @@ def network_state(network: Network, node: str) -> set[str]:
 
 
 class HomeAgentDaemon:
-    """``mip6ha run`` in a namespace."""
+    """``mip6ha run`` in a namespace, as often as it is started. `name` is its source in the timeline."""
 
-    def __init__(self, configuration: Path, control_socket: Path) -> None:
+    def __init__(self, configuration: Path, control_socket: Path, name: str = "ha") -> None:
+        self.name = name
         self._configuration = configuration
         self._socket = control_socket
-        self._running: Running | None = None
+        self._starts: list[Running] = []
+
+    @property
+    def _running(self) -> Running:
+        if not self._starts:
+            raise ProcessFailed(f"the home agent {self.name} was not started")
+        return self._starts[-1]
 
     def start(self, processes: Processes, network: Network, node: str) -> None:
         """Start it; returns when it answers on its control socket's path."""
         argv = [*_HOME_AGENT, "run", "--log-format", "json", "-c", self._configuration]
-        self._running = processes.start("ha", argv, network.namespace(node), _ENVIRONMENT)
-        self._running.wait_for("control socket", self._socket.exists, READY_LIMIT)
+        log = f"{self.name}-{len(self._starts) + 1}" if self._starts else self.name
+        running = processes.start(log, argv, network.namespace(node), _ENVIRONMENT)
+        self._starts.append(running)
+        running.wait_for("control socket", self._answers, READY_LIMIT)
 
     def show(self, what: str) -> Any:
         """What ``mip6ha show WHAT --json`` prints."""
-        argv = [*_HOME_AGENT, "show", what, "--json", "--socket", str(self._socket)]
+        return json.loads(self.command("show", what, "--json"))
+
+    def command(self, *words: str) -> str:
+        """What ``mip6ha WORDS`` prints; `ProcessFailed` with what it complained about."""
+        argv = [*_HOME_AGENT, *words, "--socket", str(self._socket)]
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=10, check=False, env={**os.environ, **_ENVIRONMENT}
         )
         if done.returncode:
-            raise ProcessFailed(f"mip6ha show {what}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+            raise ProcessFailed(f"{self.name}: mip6ha {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def ask(self, what: str) -> Any:
+        """What `show` returns, without a program that takes the processor from what is measured."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_LIMIT)
+            connection.connect(str(self._socket))
+            connection.sendall(json.dumps({"command": what}).encode() + b"\n")
+            with connection.makefile() as lines:
+                answer = json.loads(lines.readline())
+        if not answer["ok"]:
+            raise ProcessFailed(f"{self.name}: {what}: {answer['error']}")
+        return answer["result"]
+
+    def wait_for(self, what: str, ready: Callable[[dict[str, Any]], bool], limit: float) -> dict[str, Any]:
+        """Wait until its status is as `ready` wants it, and return that."""
+        found: list[dict[str, Any]] = [{}]
+
+        def looks_right() -> bool:
+            found[0] = self.ask("status")
+            return ready(found[0])
+
+        self._running.wait_for(what, looks_right, limit)
+        return found[0]
+
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return bool(self._starts) and self._running.alive()
+
+    def kill(self) -> float:
+        """SIGKILL; returns the monotonic time just before."""
+        running, before = self._running, time.monotonic()
+        running.send(signal.SIGKILL)
+        running.process.wait(READY_LIMIT)
+        return before
 
     def stop(self) -> int:
         """Stop it; returns its exit status."""
-        if self._running is None:
-            raise ProcessFailed("the home agent was not started")
         return self._running.stop()
 
+    def log(self) -> list[dict[str, Any]]:
+        """Every line that it logged since its first start; `time` is in seconds since 1970."""
+        entries = []
+        for running in self._starts:
+            for line in running.stderr.read_text().splitlines():
+                if line.startswith("{"):
+                    entry = json.loads(line)
+                    entries.append(entry | {"time": datetime.fromisoformat(entry["time"]).timestamp()})
+        return entries
+
     def tell(self, timeline: Timeline) -> None:
-        """Add what it logged to a timeline, to the millisecond that its log has."""
-        if self._running is None:
-            raise ProcessFailed("the home agent was not started")
-        for line in self._running.stderr.read_text().splitlines():
-            if line.startswith("{"):
-                entry = json.loads(line)
-                when = datetime.fromisoformat(entry.pop("time")).timestamp() - timeline.epoch_offset
-                name = entry.pop("event")
-                detail = " ".join(f"{key}={value}" for key, value in entry.items() if key != "level")
-                timeline.add(name, detail, source="ha", at=when, live=False)
+        """Add what it logged to a timeline, as exact as its log is."""
+        for entry in self.log():
+            when = entry.pop("time") - timeline.epoch_offset
+            name = entry.pop("event")
+            detail = " ".join(f"{key}={value}" for key, value in entry.items() if key != "level")
+            timeline.add(name, detail, source=self.name, at=when, live=False)
+
+    def _answers(self) -> bool:
+        if not self._socket.exists():
+            return False
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self._socket)) == 0
+
+
+def start_fleet(
+    processes: Processes, namespace: str, configuration: Path, directory: Path, limit: float
+) -> list[dict[str, Any]]:
+    """Let ``mip6mn load`` register its mobile nodes and end; returns its report, one part a phase."""
+    output = directory / "fleet.json"
+    argv = [*_MOBILE_NODE, "load", "-c", configuration, "--refreshes", "0", "--moves", "0", "--keep"]
+    argv += ["--json", output]
+    running = processes.start("fleet", argv, namespace, _ENVIRONMENT)
+    try:
+        status = running.process.wait(limit)
+    except subprocess.TimeoutExpired:
+        running.stop()
+        raise ProcessFailed(f"the fleet was not registered within {limit:g} s") from None
+    if status:
+        raise ProcessFailed(f"the fleet was not registered: {running.last_words()}")
+    report = json.loads(output.read_text())
+    phases: list[dict[str, Any]] = report["phases"]
+    return phases
 
 
 class MobileNodeDaemon:

@@ -22,14 +22,17 @@ from .topology import CommandFailed
 __all__ = [
     "BINDING_ACKNOWLEDGEMENT",
     "BINDING_UPDATE",
+    "HARP_DISSECTOR",
     "EspKey",
     "Frame",
+    "HelloSeen",
     "MobilityMessage",
     "Tshark",
     "write_wireshark_directory",
 ]
 
 BINDING_UPDATE, BINDING_ACKNOWLEDGEMENT = 5, 6
+HARP_DISSECTOR = Path(__file__).resolve().parents[2] / "share" / "wireshark" / "harp.lua"
 LIMIT = 60.0
 
 # Our name of a transform -> Wireshark's, and whether the ICV belongs to the encryption (RFC 4106).
@@ -61,6 +64,8 @@ _FIELDS = (
     "mip6.ba.status",
     "mip6check.status",
 )
+_HELLO_FIELDS = ("frame.time_epoch", "ipv6.src", "harp.hello.active", "harp.term", "harp.hello.lifetime")
+_TRUE = ("1", "True")
 _IPV6_IN_IPV6 = "41"
 
 
@@ -89,6 +94,17 @@ class MobilityMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class HelloSeen:
+    """An HA-HELLO as it was on the wire; `time` is seconds since 1970, `lifetime` 0 says goodbye."""
+
+    time: float
+    source: str
+    active: bool
+    term: int | None
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """An IPv6 packet as tshark prints it, decrypted where the keys allow.
 
@@ -111,11 +127,14 @@ class Frame:
         return self.icv_good is True and (self.mobility is not None or self.icmp_type is not None)
 
 
-def write_wireshark_directory(directory: Path, keys: Iterable[EspKey]) -> None:
-    """Write keys, preferences and the checksum plugin."""
+def write_wireshark_directory(
+    directory: Path, keys: Iterable[EspKey], dissectors: Iterable[Path] = ()
+) -> None:
+    """Write keys, preferences, the checksum plugin and further dissectors."""
     plugins = directory / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("mh_checksum.lua"), plugins / "mh_checksum.lua")
+    for plugin in (Path(__file__).with_name("mh_checksum.lua"), *dissectors):
+        shutil.copyfile(plugin, plugins / plugin.name)
     preferences = ["esp.enable_encryption_decode", "esp.enable_authentication_check"]
     (directory / "preferences").write_text("".join(f"{name}: TRUE\n" for name in preferences))
     key_file = directory / "esp_sa"
@@ -146,8 +165,20 @@ class Tshark:
 
     def frames(self, pcap: Path) -> list[Frame]:
         """Every IPv6 packet of a capture."""
-        argv = ["tshark", "-n", "-r", str(pcap), "-Y", "ipv6", "-T", "fields", "-E", "separator=/t"]
-        for field in _FIELDS:
+        rows = self._rows(pcap, "ipv6", _FIELDS)
+        return [_frame(dict(zip(_FIELDS, row, strict=True))) for row in rows]
+
+    def hellos(self, pcap: Path) -> list[HelloSeen]:
+        """Every HA-HELLO of a capture, decrypted, as the dissector of this project prints it."""
+        rows = self._rows(pcap, "harp.hello.sequence && !icmpv6", _HELLO_FIELDS)
+        return [
+            HelloSeen(float(time), source, active in _TRUE, int(term) if term else None, int(lifetime))
+            for time, source, active, term, lifetime in rows
+        ]
+
+    def _rows(self, pcap: Path, wanted: str, fields: Iterable[str]) -> list[list[str]]:
+        argv = ["tshark", "-n", "-r", str(pcap), "-Y", wanted, "-T", "fields", "-E", "separator=/t"]
+        for field in fields:
             argv += ["-e", field]
         done = subprocess.run(
             argv,
@@ -160,8 +191,7 @@ class Tshark:
         )
         if done.returncode:
             raise CommandFailed(f"tshark {pcap.name}: {done.stderr.strip()}")
-        rows = (line.split("\t") for line in done.stdout.splitlines())
-        return [_frame(dict(zip(_FIELDS, row, strict=True))) for row in rows]
+        return [line.split("\t") for line in done.stdout.splitlines()]
 
 
 def _number(text: str) -> int | None:
@@ -178,7 +208,7 @@ def _frame(row: dict[str, str]) -> Frame:
         udp_port=_number(row["udp.dstport"]),
         icmp_type=_number(row["icmpv6.type"]),
         spi=_number(row["esp.spi"]),
-        icv_good=row["esp.icv_good"] in ("1", "True") if row["esp.spi"] else None,
+        icv_good=row["esp.icv_good"] in _TRUE if row["esp.spi"] else None,
         mobility=_mobility(row) if row["mip6.mhtype"] else None,
     )
 

@@ -186,15 +186,37 @@ def _list(context: click.Context, parameter: click.Parameter, value: bool) -> No
 @click.option(
     "--dad", is_flag=True, help="The home agent does duplicate address detection, which takes a second."
 )
+@click.option(
+    "--contexts",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    help="failover: mobile nodes that the set has; all but one are a fleet that only registers.",
+)
+@click.option(
+    "--fault",
+    type=click.Choice(["kill", "links"]),
+    default="kill",
+    show_default=True,
+    help="failover: how the active member goes.",
+)
 @click.option("--keep", is_flag=True, help="Leave the namespaces (not the processes) for a look around.")
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name the scenarios."
 )
 def main(
-    *, scenario: str, json_path: Path | None, report: Path | None, dataplane: str, dad: bool, keep: bool
+    *,
+    scenario: str,
+    json_path: Path | None,
+    report: Path | None,
+    dataplane: str,
+    dad: bool,
+    contexts: int,
+    fault: str,
+    keep: bool,
 ) -> None:
     """Run a scenario of the home agent on network namespaces; exit status 0 if every check passes."""
-    chosen, options = SCENARIOS[scenario], Options(dataplane, dad)
+    chosen, options = SCENARIOS[scenario], Options(dataplane, dad, contexts, fault)
     reason = refusal(chosen, options)
     if reason is not None:
         click.echo(f"netns-lab: {reason}", err=True)

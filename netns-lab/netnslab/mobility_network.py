@@ -17,8 +17,12 @@ from .topology import Attachment, Node, Topology
 __all__ = [
     "ADVERTISERS",
     "CORRESPONDENT",
+    "FOREIGN1_PREFIX",
+    "FOREIGN2_PREFIX",
     "HOME_ADDRESS",
     "HOME_AGENT",
+    "HOME_PREFIX",
+    "HOME_ROUTER",
     "MOBILITY_TOPOLOGY",
     "write_home_agent",
     "write_mobile_node",
@@ -94,7 +98,12 @@ def write_home_agent(
     return write_configuration(directory, "ha", text, associations), control_socket
 
 
-def write_mobile_node(directory: Path, work: Path, associations: Sequence[Association]) -> tuple[Path, Path]:
+def write_mobile_node(
+    directory: Path,
+    work: Path,
+    associations: Sequence[Association],
+    lifetime: int = BINDING_LIFETIME,
+) -> tuple[Path, Path]:
     """Write ``mn.toml`` and ``mn.keys``; returns the former and the file that its events go to."""
     events = directory / "mn-events.jsonl"
     mobile_node: dict[str, object] = {
@@ -102,7 +111,7 @@ def write_mobile_node(directory: Path, work: Path, associations: Sequence[Associ
         "home_prefix_length": 64,
         "home_agent": HOME_AGENT,
         "interface": "eth0",
-        "lifetime": BINDING_LIFETIME,
+        "lifetime": lifetime,
         "care_of_dad": False,
         "state_dir": str(work / "mn-state"),
         "events": str(events),

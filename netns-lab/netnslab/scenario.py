@@ -13,6 +13,7 @@ from typing import Any
 
 from .probes import Phase, Stream
 from .processes import Processes
+from .roles import RoleSpan
 from .timeline import Timeline
 from .topology import Network, Topology
 
@@ -24,11 +25,13 @@ StepListener = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asks of a scenario. `dad`: the home agent probes a home address before it
-    answers.
+    answers. `contexts` counts mobile nodes; `fault` is how the active member goes, "kill" or "links".
     """
 
     dataplane: str = "tun"
     dad: bool = False
+    contexts: int = 1
+    fault: str = "kill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Outcome:
     streams: tuple[Stream, ...] = ()
     phases: tuple[Phase, ...] = ()
     outages: tuple[Phase, ...] = ()
+    roles: tuple[RoleSpan, ...] = ()
     files: dict[str, Path] = field(default_factory=dict)
 
 

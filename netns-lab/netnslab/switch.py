@@ -15,7 +15,7 @@ import struct
 import threading
 from pathlib import Path
 
-__all__ = ["Switch"]
+__all__ = ["Switch", "socket_inside"]
 
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFINDEX = 0x8913, 0x8914, 0x8933
@@ -27,7 +27,7 @@ _INDEX = struct.Struct("16si12x")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _socket_inside(namespace: Path) -> socket.socket:
+def socket_inside(namespace: Path, family: int, kind: int) -> socket.socket:
     """A socket of another network namespace. Only the helping thread ever enters it (setns(2))."""
     made: list[socket.socket] = []
     failed: list[OSError] = []
@@ -39,7 +39,7 @@ def _socket_inside(namespace: Path) -> socket.socket:
                 number = ctypes.get_errno()
                 failed.append(OSError(number, os.strerror(number), str(namespace)))
             else:
-                made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                made.append(socket.socket(family, kind))
         finally:
             os.close(handle)
 
@@ -55,7 +55,7 @@ class Switch:
     """The ports of the switch namespace, by name."""
 
     def __init__(self, namespace: Path) -> None:
-        self._socket = _socket_inside(namespace)
+        self._socket = socket_inside(namespace, socket.AF_INET, socket.SOCK_DGRAM)
         self._bridges: dict[str, str] = {}
 
     def close(self) -> None:

@@ -1,0 +1,101 @@
+"""What a recording of the scenario ``failover`` shows, and the limits that it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .probes import Phase
+from .scenario import Check, Outcome
+from .set_checks import acknowledged_checks, begin, common_checks, one_server
+from .set_record import SetRecord, milliseconds
+
+__all__ = ["OUTAGE_LIMIT_MS", "Failover", "examine"]
+
+OUTAGE_LIMIT_MS = 60.0
+EDGE = 0.05
+WATCHED = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """The story of a run, monotonic seconds. `last` and `refresh` are the acknowledgements around the fault,
+    `healed` when the cables were put back.
+    """
+
+    fault: float
+    last: dict[str, Any]
+    refresh: dict[str, Any]
+    healed: float | None
+    new_active: int
+
+
+def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
+    """Figures, checks, and what the report draws."""
+    outcome = begin(record)
+    fault, silent = story.fault, record.set.silent
+    decision = record.logged("member_failed", fault, member=story.new_active)
+    decided = decision[0] if decision else None
+    service = None if decided is None else record.payload_from(story.new_active, fault)
+    direction, gap = record.longest_gap(fault - EDGE, min(fault + WATCHED, silent))
+    outcome.outages = (Phase(f"{name} takes over", gap.start, gap.end),)
+    replayed = record.set.shown["replay"]
+    unasked = record.unasked(fault)
+    refresh = story.refresh
+    before = record.spis(record.set.started - WATCHED, fault)
+    after = record.spis(fault + EDGE, silent + WATCHED)
+    known = {int(each["spi"], 16) for each in record.set.shown[f"{name} sas"]} & record.mobile_spis
+    unchanged = before == after == record.mobile_spis == known
+    # A packet that is accepted is one that was not refused as a replay.
+    accepted = replayed["sent"] - replayed["refused"]
+    present = [each["sequence"] for each in replayed["bindings"] if each["name"] == "mn1"]
+    figures = {
+        "fault": record.run.options.fault,
+        "detect_ms": milliseconds(None if decided is None else decided - fault),
+        "takeover_ms": milliseconds(None if service is None or decided is None else service - decided),
+        "outage_ms": milliseconds(gap.length),
+        "outage_direction": direction,
+        "outage_after_fault_ms": milliseconds(gap.end - fault),
+        "killed_after_acknowledgement_ms": milliseconds(fault - story.last["monotonic"]),
+        "messages_to_mobile_node": len(unasked),
+        "spis_unchanged": unchanged,
+        "replays_sent": replayed["sent"],
+        "replays_accepted": accepted,
+        "refresh_status": refresh["status"],
+        "refresh_attempt": refresh["attempt"],
+        "last_acknowledged_binding_present": present == [story.last["sequence"]],
+    }
+    if story.healed is not None:
+        _, second = record.longest_gap(story.healed - EDGE, min(story.healed + WATCHED, silent))
+        figures["outage_after_healing_ms"] = milliseconds(second.length)
+        if silent > story.healed:
+            outcome.outages += (Phase("healed", second.start, second.end),)
+    outcome.figures = figures | outcome.figures
+    limit = OUTAGE_LIMIT_MS + (10.0 if record.set.parameters.contexts > 1 else 0.0)
+    outcome.checks = [
+        Check(
+            "outage, longest gap of both directions, ms",
+            gap.length * 1000 <= limit,
+            figures["outage_ms"],
+            f"at most {limit:g}",
+        ),
+        Check("standby decided and served", service is not None, figures["takeover_ms"], "measured"),
+        Check("messages to the mobile node", not unasked, len(unasked), 0),
+        Check("SPIs unchanged", unchanged, sorted(map(hex, after)), sorted(map(hex, record.mobile_spis))),
+        Check(
+            f"replays accepted, of {replayed['sent']}",
+            accepted == 0 < replayed["sent"] and not replayed["changed"],
+            accepted,
+            0,
+        ),
+        Check(
+            "next refresh: status, attempt",
+            (refresh["status"], refresh["attempt"]) == (0, 1),
+            [refresh["status"], refresh["attempt"]],
+            [0, 1],
+        ),
+        *acknowledged_checks(record, replayed["bindings"], "after the fault", story.last["sequence"]),
+        one_server(record),
+        *common_checks(record, outcome),
+    ]
+    return outcome

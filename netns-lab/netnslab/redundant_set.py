@@ -1,0 +1,267 @@
+"""What the scenarios about a redundant set do alike: start members, register, send probes, cut, kill, stop.
+
+Covered: the steps and the record of them. Not covered: their order (`scenarios`), what the record shows
+(`set_record`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .capture import Captures
+from .daemons import HomeAgentDaemon, MobileNodeDaemon, network_state, new_associations, start_fleet
+from .dissection import HARP_DISSECTOR, write_wireshark_directory
+from .mobility_network import CORRESPONDENT, HOME_ADDRESS, write_mobile_node
+from .probes import ProbePair, Stream
+from .processes import ProcessFailed
+from .redundant_network import (
+    ACCESS_ROUTERS,
+    SetKeys,
+    SetParameters,
+    member_name,
+    new_keys,
+    write_fleet,
+    write_member,
+)
+from .routers import start_advertiser
+from .scenario import Run
+
+__all__ = ["CAPTURED", "TOOLS", "RedundantSet", "Took"]
+
+TOOLS = {"dumpcap": "wireshark-common", "tshark": "tshark", "radvd": "radvd"}
+# What the members send, what they say to each other, and what the mobile node sends and gets.
+CAPTURED = ("home", "sync", "core")
+PROBE_INTERVAL = 0.001
+SPI = 0x2000
+SIGNALLING_LIMIT = 8.0
+ROLE_LIMIT = 10.0
+FLEET_LIMIT = 120.0
+SETTLE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Something that a member is asked for, from just before to just after, in monotonic seconds."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(slots=True)
+class RedundantSet:
+    """A set of home agents, and the mobile node and correspondent that need it. Times are monotonic seconds.
+
+    `shown` is what was asked of the daemons, by a name that the scenario gives it; `exit_status` has only
+    those that were stopped, not killed.
+    """
+
+    run: Run
+    parameters: SetParameters
+    keys: SetKeys
+    captures: Captures
+    members: dict[int, HomeAgentDaemon]
+    mobile_node: MobileNodeDaemon
+    probes: ProbePair
+    started: float = 0.0
+    silent: float = 0.0
+    streams: tuple[Stream, ...] = ()
+    stopped: list[tuple[int, float]] = field(default_factory=list)
+    shown: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, set[str]] = field(default_factory=dict)
+    left_behind: dict[str, list[str]] = field(default_factory=dict)
+    exit_status: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(
+        cls, run: Run, parameters: SetParameters, uses: tuple[str, ...] = ("binding",)
+    ) -> RedundantSet:
+        """Make keys and configuration files, and nothing run yet."""
+        keys = new_keys(parameters.members, new_associations(uses, SPI))
+        write_wireshark_directory(run.report / "wireshark", keys.esp_keys(), (HARP_DISSECTOR,))
+        members = {}
+        for identity in range(1, parameters.members + 1):
+            configuration, control_socket = write_member(run.report, run.work, identity, parameters, keys)
+            members[identity] = HomeAgentDaemon(configuration, control_socket, member_name(identity))
+        configuration, events = write_mobile_node(
+            run.report, run.work, keys.mobile, parameters.binding_lifetime
+        )
+        return cls(
+            run,
+            parameters,
+            keys,
+            Captures(run.processes, run.network, run.report),
+            members,
+            MobileNodeDaemon(configuration, events, run.timeline),
+            ProbePair(run.processes, run.work, PROBE_INTERVAL),
+        )
+
+    # -- beginning ---------------------------------------------------------------------------------
+
+    def open_network(self) -> None:
+        """Captures and routers."""
+        self.captures.start(CAPTURED)
+        for advertiser in ACCESS_ROUTERS:
+            start_advertiser(self.run.processes, self.run.network, advertiser, self.run.work)
+        self.run.timeline.add("network_up", f"namespaces {self.run.network.prefix}-*")
+
+    def start_members(self) -> None:
+        """Member 1 serves before the others come, so that it is the active one."""
+        for identity in self.members:
+            node = member_name(identity)
+            self.before[node] = network_state(self.run.network, node)
+            self.shown[f"mac {identity}"] = self.run.network.execute(
+                node, "cat", "/sys/class/net/eth0/address"
+            ).strip()
+            self.start_member(identity)
+            if identity == 1:
+                self.wait_for_role(identity, "active")
+        self.wait_synchronized(1)
+
+    def start_member(self, identity: int) -> None:
+        """Start one member; returns when it listens to its control socket."""
+        name = member_name(identity)
+        self.members[identity].start(self.run.processes, self.run.network, name)
+        self.run.timeline.add("member_started", name)
+
+    def register(self, link: str = "foreign1") -> None:
+        """Start the mobile node on a link and let it register."""
+        self.before["mn"] = network_state(self.run.network, "mn")
+        self.mobile_node.start(self.run.processes, self.run.network, "mn")
+        self.plug(link)
+
+    def plug(self, link: str) -> None:
+        """Put the mobile node's cable into a link, and wait until it is registered from there."""
+        up = self.run.network.attach("mn", "eth0", link)
+        self.run.timeline.add("carrier_up", f"cable into {link}", at=up)
+        self.wait_acknowledged(up)
+
+    def load_fleet(self) -> None:
+        """Register the other contexts, if there are to be any."""
+        if self.parameters.contexts == 1:
+            return
+        configuration = write_fleet(self.run.report, self.run.work, self.parameters, self.keys)
+        namespace = self.run.network.namespace("fleet")
+        report = start_fleet(self.run.processes, namespace, configuration, self.run.report, FLEET_LIMIT)
+        self.shown["fleet"] = report
+        self.run.timeline.add("fleet_registered", f"{report[0]['accepted']} mobile nodes")
+
+    def start_probes(self) -> None:
+        """One datagram a millisecond in both directions, from here to `finish`."""
+        namespace = self.run.network.namespace
+        self.probes.start({"cn": (namespace("cn"), CORRESPONDENT), "mn": (namespace("mn"), HOME_ADDRESS)})
+        self.started = time.monotonic()
+        self.run.timeline.add("probes_start", f"every {PROBE_INTERVAL * 1000:g} ms in both directions")
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def wait_acknowledged(self, after: float) -> dict[str, Any]:
+        """The first acknowledgement at or after a time that accepts."""
+        return self.mobile_node.wait_for(
+            "binding_acknowledged",
+            after=after,
+            limit=SIGNALLING_LIMIT,
+            matching=lambda event: bool(event["status"] < 128),
+        )
+
+    def wait_for_role(self, identity: int, role: str, limit: float = ROLE_LIMIT) -> dict[str, Any]:
+        """Wait until a member has a role; returns its status."""
+        return self.members[identity].wait_for(f"role {role}", lambda status: status["role"] == role, limit)
+
+    def wait_synchronized(self, active: int, limit: float = ROLE_LIMIT) -> dict[str, Any]:
+        """Wait until an active member has every other one that runs among its synchronised ones."""
+
+        def ready(status: dict[str, Any]) -> bool:
+            running = {each for each, member in self.members.items() if member.alive() and each != active}
+            there = {each["member"] for each in status["members"] if each["progress"] == "synchronized"}
+            return status["role"] == "active" and running <= there
+
+        return self.members[active].wait_for("synchronised standbys", ready, limit)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass while events are read."""
+        self.mobile_node.pause(seconds)
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def kill(self, identity: int) -> float:
+        """SIGKILL; returns the time just before."""
+        at = self.members[identity].kill()
+        self.stopped.append((identity, at))
+        self.run.timeline.add("fault", f"SIGKILL of {member_name(identity)}", at=at)
+        return at
+
+    def terminate(self, identity: int) -> Took:
+        """SIGTERM, and wait for the end."""
+        before = time.monotonic()
+        self.run.timeline.add("stopping", f"SIGTERM to {member_name(identity)}", at=before)
+        status = self.members[identity].stop()
+        after = time.monotonic()
+        self.stopped.append((identity, after))
+        name = f"{member_name(identity)} stopped"
+        self.exit_status[f"{name} {len(self.exit_status) + 1}"] = status
+        self.run.timeline.add("member_stopped", f"{member_name(identity)}, exit status {status}", at=after)
+        return Took(name, before, after)
+
+    def cut(self, *cables: tuple[str, str]) -> float:
+        """Take out cables (node, interface), all at once; returns the time just before."""
+        times = [self.run.network.detach(*cable) for cable in cables]
+        names = ", ".join(f"{node} {interface}" for node, interface in cables)
+        self.run.timeline.add("fault", f"cut: {names}", at=times[0])
+        return times[0]
+
+    def heal(self, cables: Iterable[tuple[str, str, str]]) -> float:
+        """Put cables (node, interface, link) back; returns the time just before the first."""
+        times = [self.run.network.attach(*cable) for cable in cables]
+        self.run.timeline.add("healed", at=times[0])
+        return times[0]
+
+    def command(self, identity: int, *words: str) -> Took:
+        """What an operator types: ``mip6ha WORDS`` at a member."""
+        before = time.monotonic()
+        self.run.timeline.add(words[0], f"asked of {member_name(identity)}", at=before)
+        said = self.members[identity].command(*words).strip()
+        after = time.monotonic()
+        self.run.timeline.add(f"{words[0]}_done", said, at=after)
+        return Took(" ".join(words), before, after)
+
+    # -- end ---------------------------------------------------------------------------------------
+
+    def silence(self) -> None:
+        """Stop the probes."""
+        self.probes.silence()
+        self.silent = time.monotonic()
+        self.run.timeline.add("probes_stop")
+        self.pause(SETTLE)
+        self.streams = self.probes.finish()
+
+    def finish(self) -> None:
+        """Ask the members a last time, stop everything in order, see what is left behind."""
+        for identity, member in self.members.items():
+            if member.alive():
+                for what in ("status", "bindings", "sas", "counters"):
+                    self.shown[f"{member_name(identity)} {what}"] = member.ask(what)
+        self.exit_status["mn"] = self.mobile_node.stop()
+        clean = {"mn"}
+        # Standbys first: nobody takes over at the end.
+        for identity, member in sorted(
+            self.members.items(), key=lambda each: each[1].alive() and self._serves(each[0])
+        ):
+            if member.alive():
+                self.terminate(identity)
+                clean.add(member_name(identity))
+            member.tell(self.run.timeline)
+        self.left_behind = {
+            node: sorted(self.before[node] ^ network_state(self.run.network, node)) for node in clean
+        }
+        self.dropped = self.captures.stop()
+
+    def _serves(self, identity: int) -> bool:
+        try:
+            return bool(self.members[identity].ask("status")["role"] == "active")
+        except (OSError, ProcessFailed):
+            return False

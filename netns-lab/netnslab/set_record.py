@@ -1,0 +1,198 @@
+"""What a run with a redundant set left behind, read once, and the figures that all its scenarios have.
+
+Covered: captures, logs, probe streams as facts. Not covered: limits (`set_checks` and each scenario).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from .dissection import BINDING_ACKNOWLEDGEMENT, BINDING_UPDATE, Frame, HelloSeen, Tshark
+from .mobility_network import HOME_ADDRESS, HOME_AGENT
+from .packets import (
+    IKE_PORTS,
+    IPV6_IN_IPV6,
+    UDP,
+    Captured,
+    Reuse,
+    address,
+    esp_numbers,
+    outer,
+    read_pcap,
+    reuse,
+    udp_ports,
+    write_pcap,
+)
+from .probes import Gap, Stream, longest_gap
+from .redundant_network import FLEET_SPI, member_address
+from .redundant_set import CAPTURED, RedundantSet
+from .roles import RoleSpan, role_spans
+
+__all__ = ["SetRecord", "lost", "milliseconds", "moving_payload"]
+
+_PAYLOAD = "payload"
+_HOME_AGENT, _HOME = address(HOME_AGENT), address(HOME_ADDRESS)
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Seconds as milliseconds, to the microsecond."""
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def moving_payload(packet: bytes) -> bool:
+    """Whether it carries what applications send: IPv6 in IPv6, or plain UDP."""
+    return outer(packet).protocol in (IPV6_IN_IPV6, UDP)
+
+
+class SetRecord:
+    """The record of one run; captures are read when they are first asked for."""
+
+    def __init__(self, redundant_set: RedundantSet) -> None:
+        self.set = redundant_set
+        self.run = redundant_set.run
+        self.directory = redundant_set.run.report
+        self.timeline = redundant_set.run.timeline
+        self.events = redundant_set.mobile_node.events
+        self.streams = redundant_set.streams
+        self._tshark = Tshark(self.directory / "wireshark")
+        self._paths = {link: redundant_set.captures.path(link) for link in CAPTURED}
+        self.mobile_spis = {each.spi for each in redundant_set.keys.mobile}
+        self.payload_spis = {each.spi for each in redundant_set.keys.mobile if each.use == _PAYLOAD}
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    @cached_property
+    def frames(self) -> dict[str, list[Captured]]:
+        """Every IPv6 frame of every captured link."""
+        return {link: list(read_pcap(path)) for link, path in self._paths.items()}
+
+    @cached_property
+    def signalling(self) -> list[Frame]:
+        """What the mobile node and its home agent said to each other, decrypted by tshark (core link)."""
+        path = self.directory / "signalling.pcap"
+        write_pcap(path, (each for each in self.frames["core"] if self._is_signalling(each)))
+        return self._tshark.frames(path)
+
+    @cached_property
+    def hellos(self) -> list[HelloSeen]:
+        """What the members said about themselves, decrypted by tshark (sync link)."""
+        return self._tshark.hellos(self._paths["sync"])
+
+    def _is_signalling(self, captured: Captured) -> bool:
+        if _HOME_AGENT not in (captured.source, captured.destination) or moving_payload(captured.packet):
+            return False
+        numbers = esp_numbers(captured.packet)
+        if numbers is None:
+            return True
+        return numbers.spi not in self.payload_spis and numbers.spi < FLEET_SPI
+
+    def monotonic(self, epoch: float) -> float:
+        """A capture's time on the timeline's clock."""
+        return epoch - self.timeline.epoch_offset
+
+    # -- facts -------------------------------------------------------------------------------------
+
+    @cached_property
+    def roles(self) -> list[RoleSpan]:
+        """What each member was, and when."""
+        spans: list[RoleSpan] = []
+        for identity, member in self.set.members.items():
+            ends = [at for stopped, at in self.set.stopped if stopped == identity]
+            spans += role_spans(member.name, member.log(), ends, self.timeline.epoch_offset, self.set.silent)
+        return spans
+
+    def logged(
+        self, name: str, after: float, *, member: int | None = None
+    ) -> tuple[float, dict[str, Any]] | None:
+        """The first event of a name in the logs at or after a time (one member's, or any)."""
+        found = []
+        for identity, daemon in self.set.members.items():
+            if member in (None, identity):
+                for entry in daemon.log():
+                    at = self.monotonic(entry["time"])
+                    if entry["event"] == name and at >= after:
+                        found.append((at, entry))
+        return min(found, key=lambda each: each[0], default=None)
+
+    def reuse(self) -> dict[str, Reuse]:
+        """What the home agent address used twice on the home link, and the members on theirs."""
+        members = [address(member_address(identity)) for identity in self.set.members]
+        return {
+            "mobile nodes": reuse(self.frames["home"], _HOME_AGENT),
+            "members": reuse(self.frames["sync"], *members),
+        }
+
+    def ike_messages(self) -> int:
+        """IKE on any link."""
+        ports = (udp_ports(each.packet) for frames in self.frames.values() for each in frames)
+        return sum(bool(IKE_PORTS & set(pair)) for pair in ports if pair is not None)
+
+    def unasked(self, after: float) -> list[Frame]:
+        """What the home agent said to the mobile node after a time and was not an answer.
+
+        An answer is a Binding Acknowledgement with the sequence number of a Binding Update that went before.
+        """
+        asked: set[int] = set()
+        found = []
+        for frame in self.signalling:
+            mobility = frame.mobility
+            if frame.addresses[0] != HOME_AGENT:
+                if mobility is not None and mobility.kind == BINDING_UPDATE:
+                    asked.add(mobility.sequence)
+            elif self.monotonic(frame.time) >= after:
+                answers = mobility is not None and mobility.kind == BINDING_ACKNOWLEDGEMENT
+                if not answers or mobility is None or mobility.sequence not in asked:
+                    found.append(frame)
+        return found
+
+    def spis(self, start: float, end: float) -> set[int]:
+        """SPIs between the mobile node and its home agent in a window."""
+        found = set()
+        for each in self.frames["core"]:
+            if start <= self.monotonic(each.time) < end and (numbers := esp_numbers(each.packet)):
+                found.add(numbers.spi)
+        return found & self.mobile_spis
+
+    def payload_from(self, identity: int, after: float) -> float | None:
+        """When a member first sent a mobile node's payload after a time, in either direction.
+
+        Members are told apart by the MAC address that their packets leave with.
+        """
+        mac = self.mac(identity)
+        for each in self.frames["home"]:
+            at = self.monotonic(each.time)
+            if at >= after and each.sender == mac and self._is_payload(each):
+                return at
+        return None
+
+    def mac(self, identity: int) -> bytes:
+        """The MAC address of a member on the home link."""
+        return bytes.fromhex(self.set.shown[f"mac {identity}"].replace(":", ""))
+
+    def _is_payload(self, captured: Captured) -> bool:
+        numbers = esp_numbers(captured.packet)
+        return moving_payload(captured.packet) if numbers is None else numbers.spi in self.payload_spis
+
+    def acknowledged(self) -> list[dict[str, Any]]:
+        """What the mobile node was told is registered, in order."""
+        return [event for event in self.events if event["event"] == "binding_acknowledged"]
+
+    # -- probes ------------------------------------------------------------------------------------
+
+    def longest_gap(self, start: float, end: float) -> tuple[str, Gap]:
+        """The longest gap in a window, in the worse direction."""
+        gaps = {stream.name: longest_gap(stream.arrivals, start, end) for stream in self.streams}
+        name = max(gaps, key=lambda each: gaps[each].length)
+        return name, gaps[name]
+
+    def restored(self, moment: float) -> float | None:
+        """When probes had arrived again in both directions after a moment."""
+        arrivals = [stream.first_arrival(moment) for stream in self.streams]
+        return None if None in arrivals else max(each for each in arrivals if each is not None)
+
+
+def lost(streams: Iterable[Stream]) -> int:
+    """How many probes never arrived."""
+    return sum(len(stream.lost) for stream in streams)
