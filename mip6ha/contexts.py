@@ -102,6 +102,11 @@ class Contexts:
 
     def apply_draft(self, entry: StateEntry, effects: list[Effect]) -> None:
         """Take the binding of a peer that knows only the draft, next to SAs that are ours anyway."""
+        binding = self._home_agent.cache.get(entry.home_address)
+        if binding is not None and 0 < (binding.sequence - entry.sequence) & 0xFFFF < 0x8000:
+            # There are no generations: an older Binding Update's came late.
+            self._home_agent.counters["contexts_known"] += 1
+            return
         old = self._versions.get(entry.home_address)
         effects += replica.install_draft(self._home_agent, entry, self.now)
         self._set(entry.home_address, old, Version(0, old.generation + 1 if old else 1))

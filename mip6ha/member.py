@@ -128,7 +128,7 @@ class Member:
 
     def start(self, now: float) -> list[Effect]:
         """Ask who is there."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
         self._say_hello(now, effects, solicit=True)
@@ -136,7 +136,7 @@ class Member:
 
     def stop(self, now: float) -> list[Effect]:
         """Leave the set: the others need not wait for silence."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = []
         if self.machine.serves:
             effects.append(StandDown())
@@ -146,8 +146,8 @@ class Member:
 
     def receive(self, packet: bytes, now: float) -> list[Effect]:
         """A packet to the home agent address or to a mobile node."""
-        self.contexts.now = now
-        if not self.machine.serves:
+        self._note(now)
+        if not self.machine.serves or self._lease_until <= now:
             self.counters["not_active"] += 1
             return []
         if self.replication.holding > _MOST_HELD:
@@ -159,7 +159,7 @@ class Member:
 
     def receive_member(self, source: bytes, packet: bytes, now: float) -> list[Effect]:
         """An ESP packet (from its SPI on) from another member's address to ours."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = []
         if self.machine.role is Role.STOPPED:
             return effects
@@ -176,14 +176,14 @@ class Member:
 
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
         """See :meth:`HomeAgent.address_conflict`."""
-        self.contexts.now = now
+        self._note(now)
         if not self.machine.serves:
             return []
         return self._commit(self.home_agent.address_conflict(address, now), now)
 
     def flush(self, now: float) -> list[Effect]:
         """Send what the inputs since the last call have changed, grouped."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = []
         self._settle(effects)
         self.switch.progress(now, effects)
@@ -223,8 +223,7 @@ class Member:
         effects: list[Effect] = []
         if self.machine.role is Role.STOPPED:
             return effects
-        self._forgive_own_pause(now)
-        self.contexts.now = now
+        self._note(now)
         self._check_neighbors(now, effects)
         if self._claiming_until <= now:
             self._claiming_until = _FOREVER
@@ -252,13 +251,13 @@ class Member:
 
     def switchover(self, now: float) -> tuple[str, list[Effect]]:
         """Become active in place of the active member; why not in words, empty if that was asked for."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = []
         return self.switch.ask(effects), effects
 
     def switchback(self, now: float, identity: int | None = None) -> tuple[str, list[Effect]]:
         """Hand over to another member, the best synchronised one by default; why not in words."""
-        self.contexts.now = now
+        self._note(now)
         ready = self.replication.synchronized()
         if identity is None and ready:
             identity = max(ready, key=lambda each: self.neighbors[each].rank)
@@ -267,7 +266,7 @@ class Member:
 
     def claim_answered(self, term: int, granted: bool, lease_until: float, now: float) -> list[Effect]:
         """The arbiter's answer to :class:`ClaimTerm`; ``term`` is the highest that it knows."""
-        self.contexts.now = now
+        self._note(now)
         effects: list[Effect] = []
         if self.machine.role is not Role.CLAIMING:
             return effects
@@ -344,13 +343,13 @@ class Member:
         return self.contexts.version(home_address)
 
     def _let_go(self, items: list[_Held], effects: list[Effect]) -> None:
-        serves = self.machine.serves
+        serves = self.machine.serves and self._lease_until > self.contexts.now
         for outstanding, held in items:
             self.associations.confirm(outstanding)
             if serves:
                 effects += held
             else:
-                effects += [each for each in held if type(each) is not SendPacket]
+                effects += [each for each in held if not isinstance(each, SendPacket | AnnounceAddress)]
         if self.home_agent.frozen == "standby_too_slow" and self.replication.holding < _MOST_HELD // 2:
             self.home_agent.frozen = ""
 
@@ -504,8 +503,16 @@ class Member:
         self._announcements.end()
         self._lease_until = _FOREVER
 
+    def _note(self, now: float) -> None:
+        """Every input comes by here: who did not run for a while cannot tell who was silent.
+
+        What waits to be read may be a HELLO. A timer fires in every hello interval of one's own.
+        """
+        if now - self.contexts.now > 1.5 * self.group.hello_interval:
+            self._forgive_own_pause(now)
+        self.contexts.now = now
+
     def _forgive_own_pause(self, now: float) -> None:
-        """Who did not run for a while cannot tell who was silent: what waits to be read may be a HELLO."""
         for neighbor in self.neighbors.values():
             silence = self.group.failure_factor * neighbor.interval
             if now - self.contexts.now > silence / 2 and neighbor.is_alive(self.contexts.now):

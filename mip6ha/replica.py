@@ -11,7 +11,7 @@ from __future__ import annotations
 from .binding.cache import Binding, State
 from .binding.messages import LIFETIME_UNIT, MobileNetworkPrefix
 from .binding.registration import Before
-from .effects import DefendAddress, Effect
+from .effects import DefendAddress, Effect, ReleaseAddress
 from .failover.context import FORMAT, AssociationState, BindingState, Context, Version
 from .harp.messages import StateEntry
 from .ipsec.algorithms import Keys, by_name
@@ -127,12 +127,14 @@ def install_binding(
     effects: list[Effect] = []
     binding = cache.get(home_address)
     before = Before()
+    defended: tuple[bytes, ...] = ()
     if binding is not None:
         before = Before(binding.state, binding.care_of_address, binding.prefixes)
+        defended = binding.defended
         cache.end(binding)
         if before.state is not State.BOUND or state is None or not state.bound:
             home_agent.withdraw(binding, before, effects)
-            before = Before()
+            before, defended = Before(), ()
     if state is None:
         return effects
     if binding is None:
@@ -149,8 +151,9 @@ def install_binding(
     binding.expires = now + min(state.remaining / 1000, state.lifetime * LIFETIME_UNIT)
     cache.schedule(binding)
     home_agent.forward(binding, before, effects)
-    if before.state is not State.BOUND:
-        effects += [DefendAddress(address) for address in binding.defended]
+    # An end and a new beginning may have come as one: L may have changed.
+    effects += [ReleaseAddress(address) for address in defended if address not in binding.defended]
+    effects += [DefendAddress(address) for address in binding.defended if address not in defended]
     return effects
 
 
