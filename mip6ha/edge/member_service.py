@@ -31,7 +31,7 @@ __all__ = ["MemberService"]
 
 # Seconds. How often the virtual MAC address is shown to switches, which forget it after minutes.
 _ASSERT_EVERY = 1.0
-# How long frames that were under way to the virtual MAC address are still taken after standing down.
+# How long what was under way to the virtual MAC address is still taken, and passed on, after standing down.
 _REST_AFTER = 0.5
 # How long a planned switch may take, on request and at a stop.
 _SWITCH_PATIENCE = 3.0
@@ -48,6 +48,7 @@ class MemberService(HomeAgentService):
         if group is None:
             raise ValueError("the configuration has no group")
         self._waiting: list[tuple[bool, Deferred[None]]] = []
+        self._passes_on_until = 0.0
         member = Member(parameters, group, os.urandom, time.monotonic(), self._state.term())
         self._core = self._member = member
         self._home_agent = member.home_agent
@@ -103,6 +104,14 @@ class MemberService(HomeAgentService):
         except Exception:
             self._fault()
 
+    def _received(self, packet: bytes) -> None:
+        if not self._dataplane.owns and time.monotonic() < self._passes_on_until:
+            # It came while we were active. By now the kernel routes it to whoever is.
+            self._dataplane.counters["passed_on"] += 1
+            self._dataplane.tun.write(packet)
+        else:
+            super()._received(packet)
+
     def _timed(self) -> None:
         # A HELLO that waits to be read is one that was heard in time.
         self._from_members.read()
@@ -139,6 +148,7 @@ class MemberService(HomeAgentService):
         self._dataplane.carry_out(effect)
         if self._arbiter is not None:
             self._arbiter.release()
+        self._passes_on_until = time.monotonic() + _REST_AFTER
         self._reactor.callLater(_REST_AFTER, self._rest)
         self._outcome(active=False)
 
@@ -222,6 +232,7 @@ class MemberService(HomeAgentService):
             return succeed(None)
         refused, effects = ("failed", []) if self.failed else self._member.switchback(time.monotonic())
         if refused:
+            self._log("not_handed_over", {"reason": refused})
             return super().stopService()
         handed_over = self._wait(_STOP_PATIENCE, active=False)
         self._perform(effects)

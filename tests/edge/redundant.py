@@ -12,8 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from mip6ha.ipsec import algorithms, esp
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.mobility import Option
-from mip6ha.wire import address, text
+from mip6ha.wire import address, checksum, text
 
 from .conftest import Namespace
 
@@ -112,27 +114,36 @@ class MemberProcess:
         path = self.directory / "log"
         return path.read_text() if path.exists() else ""
 
-    def start(self) -> None:
-        with (self.directory / "log").open("a") as log:
+    def start(self, log: int | None = None) -> None:
+        """Start it with its log in a file, or to a descriptor."""
+        with (self.directory / "log").open("a") as file:
             self.process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self.namespace.name, sys.executable, "-m", "mip6ha"),
                     *("run", "-c", str(self.configuration), "--log-format", "json"),
                 ],
-                stdout=log,
-                stderr=log,
+                stdout=file,
+                stderr=file if log is None else log,
                 cwd=ROOT,
             )
 
-    def start_ready(self) -> None:
-        ready = self.named("ready")
-        self.start()
-        self.wait(lambda: self.named("ready") > ready)
+    def start_ready(self, log: int | None = None) -> None:
+        socket_path = self.directory / "sock"
+        socket_path.unlink(missing_ok=True)
+        self.start(log)
+        self.wait(socket_path.exists)
+
+    def stop(self) -> None:
+        """End it whatever it does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Until ``condition`` holds; fails with the log when time is up."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
+            assert self.process is None or self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.01)
 
@@ -230,10 +241,10 @@ class RedundantSet:
             )
             member.configuration.write_text(content + arbiter)
 
-    def start(self) -> tuple[MemberProcess, MemberProcess]:
+    def start(self, logs: dict[int, int] | None = None) -> tuple[MemberProcess, MemberProcess]:
         """Start members 1 and 2; (active, standby) once the standby has all state."""
-        for member in self.members.values():
-            member.start_ready()
+        for number, member in self.members.items():
+            member.start_ready((logs or {}).get(number))
         for member in self.members.values():
             member.wait(lambda: any(each.role == "active" for each in self.members.values()))
         active = next(each for each in self.members.values() if each.role == "active")
@@ -249,9 +260,7 @@ class RedundantSet:
 
     def close(self) -> None:
         for member in self.members.values():
-            if member.process is not None and member.process.poll() is None:
-                member.process.kill()
-                member.process.wait()
+            member.stop()
         if self._mobile_node is not None:
             self._mobile_node.close()
         for space in self._namespaces:
@@ -286,13 +295,30 @@ class MobileNode:
             self._sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
             self._listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86DD))
             self._listener.bind(("home", 0x86DD))
+            # With somebody who takes them the kernel does not complain about tunnelled packets.
+            self._tunnel = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_IPV6)
+            self._tunnel.bind((CARE_OF, 0))
+            self._correspondent = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            self._correspondent.bind((ROUTER, 0))
         finally:
             popns()
         self._listener.settimeout(0.2)
 
     def close(self) -> None:
-        self._sender.close()
-        self._listener.close()
+        for each in (self._sender, self._listener, self._tunnel, self._correspondent):
+            each.close()
+
+    @contextmanager
+    def traffic(self) -> Iterator[Traffic]:
+        """Numbered packets both ways through the tunnel while the block runs, one each millisecond."""
+        traffic = Traffic(self._tunnel, self._correspondent)
+        thread = threading.Thread(target=traffic.run)
+        thread.start()
+        try:
+            yield traffic
+        finally:
+            traffic.ends = True
+            thread.join()
 
     def register(self, lifetime: int = 60, attempts: int = 25) -> int | None:
         """The status of the answer, ``None`` if there is none."""
@@ -327,3 +353,52 @@ class MobileNode:
             assert isinstance(message, messages.BindingAcknowledgement)
             if message.sequence == self._sequence:
                 return int(message.status)
+
+
+class Traffic:
+    """Datagrams from a correspondent to the home address and back; what has not arrived is :attr:`lost`."""
+
+    def __init__(self, tunnel: socket.socket, correspondent: socket.socket) -> None:
+        self.ends = False
+        self.sent = 0
+        self._tunnel = tunnel
+        self._correspondent = correspondent
+        self._down: set[int] = set()
+        self._up: set[int] = set()
+
+    @property
+    def lost(self) -> tuple[set[int], set[int]]:
+        """Numbers lost towards the mobile node, and from it."""
+        everything = set(range(self.sent))
+        return everything - self._down, everything - self._up
+
+    def run(self) -> None:
+        for each in (self._tunnel, self._correspondent):
+            each.setblocking(False)
+        while not self.ends:
+            self._send(self.sent)
+            self.sent += 1
+            time.sleep(0.001)
+            self._take()
+        deadline = time.monotonic() + 1
+        while any(self.lost) and time.monotonic() < deadline:
+            time.sleep(0.005)
+            self._take()
+
+    def _send(self, number: int) -> None:
+        payload = number.to_bytes(4, "big")
+        self._correspondent.sendto(payload, (HOME, 9))
+        port = self._correspondent.getsockname()[1]
+        head = (9).to_bytes(2, "big") + port.to_bytes(2, "big") + (8 + len(payload)).to_bytes(2, "big")
+        sum_ = checksum(address(HOME), address(ROUTER), ipv6.UDP, head + bytes(2) + payload)
+        datagram = head + sum_.to_bytes(2, "big") + payload
+        inner = ipv6.build(address(HOME), address(ROUTER), ipv6.UDP, datagram)
+        self._tunnel.sendto(inner, (HOME_AGENT, 0))
+
+    def _take(self) -> None:
+        for source, seen, offset in ((self._tunnel, self._down, 48), (self._correspondent, self._up, 0)):
+            try:
+                while True:
+                    seen.add(int.from_bytes(source.recv(2048)[offset:], "big"))
+            except BlockingIOError:
+                pass
