@@ -25,7 +25,7 @@ Record = tuple[StateEntry, tuple[int, int]]
 
 _LATE = 64
 """Messages to one member that were sent again and may still be acknowledged."""
-_ROOM = 1392
+_ROOM = 1960
 """Octets for entries in one message of at most 2048, its frame and own options left out."""
 
 
