@@ -98,6 +98,8 @@ class PlannedSwitch:
         machine = self._machine
         kind = control.type
         if kind == ControlType.SWO_REQ:
+            if machine.serves and control.term not in (machine.term, None):
+                raise Refused("stale_control")
             self._asked_by(identity, now, effects)
         elif kind == ControlType.SWO_REP:
             if self._asked != identity or control.term not in (machine.term, None):
@@ -114,7 +116,9 @@ class PlannedSwitch:
             self._send(identity, Control(ControlType.SWB_REP, status, machine.term), effects)
             return ready
         elif kind == ControlType.SWB_REP:
-            if control.status != ControlStatus.SUCCESS and self._to == identity:
+            if self._to != identity or control.term not in (machine.term, None):
+                raise Refused("stale_control")
+            if control.status != ControlStatus.SUCCESS:
                 self._fail(effects, f"refused with {control.status}")
         else:
             self._report("switch_complete", effects, member=identity)
