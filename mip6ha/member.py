@@ -25,7 +25,7 @@ from .effects import (
 )
 from .effects import Event as Notice
 from .failover.context import Version
-from .failover.machine import Machine
+from .failover.machine import HIGHEST_TERM, Machine
 from .failover.states import Event, Role
 from .failover.takeover import Announcements
 from .harp.hello import Neighbor
@@ -366,6 +366,7 @@ class Member:
         elif kind is StateRequest:
             self._state_request(identity, message, effects)  # type: ignore[arg-type]
         elif kind is Control:
+            self._learn(identity, message.term, now, effects)  # type: ignore[union-attr]
             if self.switch.take(identity, message, now, effects):  # type: ignore[arg-type]
                 self._claim(now, effects, planned=identity)
         else:
@@ -374,6 +375,7 @@ class Member:
     def _hello(self, identity: int, hello: Hello, now: float, effects: list[Effect]) -> None:
         if hello.group != self.group.group or not hello.virtual:
             raise Refused("foreign_group")
+        self._learn(identity, hello.term, now, effects)
         neighbor = self.neighbors[identity]
         if not neighbor.take(hello, now):
             raise Refused("stale_hello")
@@ -385,17 +387,24 @@ class Member:
             self.replication.appear(identity)
             self._asked.pop(identity, None)
             self._report("member_appeared", effects, member=identity)
-        had = self.machine.term
-        lost = self.machine.heard(neighbor, now)
-        if lost:
-            self._report("higher_term", effects, member=identity, term=self.machine.term)
-            self._stop_serving(now, effects)
-        if self.machine.term != had:
-            effects.append(StoreTerm(self.machine.term))
-        if self._claiming_until < _FOREVER and self.machine.role is not Role.CLAIMING:
+        self.machine.heard(neighbor, now)
+        if self.machine.role is not Role.CLAIMING:
             self._claiming_until = _FOREVER
         if hello.solicit:
             self._send_hello(identity, effects)
+
+    def _learn(self, identity: int, term: int | None, now: float, effects: list[Effect]) -> None:
+        """Whoever hears a higher term, in whatever message, stops serving at once."""
+        if term is None or term <= self.machine.term:
+            return
+        if term > HIGHEST_TERM:
+            raise Refused("term_out_of_range")
+        served = self.machine.learn(term, now)
+        self._claiming_until = _FOREVER
+        if served:
+            self._report("higher_term", effects, member=identity, term=term)
+            self._stop_serving(now, effects)
+        effects.append(StoreTerm(term))
 
     def _state_request(self, identity: int, request: StateRequest, effects: list[Effect]) -> None:
         peer = self.replication.peers[identity]
@@ -409,16 +418,13 @@ class Member:
 
     def _state_reply(self, identity: int, reply: StateReply, now: float, effects: list[Effect]) -> None:
         """Apply the contexts of an active member, or merge what another one had that we lack."""
+        self._learn(identity, reply.term, now, effects)
         machine = self.machine
         asked = self._asked.get(identity)
         answers = asked is not None and asked[0] == reply.identifier
         if not machine.serves:
             if reply.term is not None and reply.term < machine.term:
                 raise Refused("stale_term")
-            if reply.term is not None and reply.term > machine.term:
-                machine.learn(reply.term, now)
-                self._claiming_until = _FOREVER
-                effects.append(StoreTerm(machine.term))
         elif asked is None or (not answers and self.replication.peers[identity].pulled):
             # What it sends again while it answers has an identifier of its own.
             raise Refused("unasked_state")

@@ -25,6 +25,7 @@ FORMAT = 1
 _Address = Annotated[bytes, Meta(min_length=16, max_length=16)]
 _U8 = Annotated[int, Meta(ge=0, le=0xFF)]
 _U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
+_U63 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 _U64 = Annotated[int, Meta(ge=0)]
 
 
@@ -89,8 +90,8 @@ class Context(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     format: int
     home_address: _Address
-    term: _U64
-    generation: Annotated[int, Meta(ge=1)]
+    term: _U63
+    generation: Annotated[int, Meta(ge=1, le=1 << 62)]
     name: str
     binding: BindingState | None
     associations: tuple[AssociationState, ...]

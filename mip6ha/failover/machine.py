@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from ..harp.hello import Neighbor
 from .states import Event, Role, next_role
 
-__all__ = ["Machine", "epoch"]
+__all__ = ["HIGHEST_TERM", "Machine", "epoch"]
+
+HIGHEST_TERM = (1 << 63) - 1
+"""No set takes so many; whoever names a higher one would leave none to take."""
 
 
 def epoch(term: int) -> int:
@@ -67,13 +70,10 @@ class Machine:
         """Change the role as the table says."""
         self.role = next_role(self.role, event)
 
-    def heard(self, neighbor: Neighbor, now: float) -> bool:
-        """Take in what a HELLO that was accepted says; whether this member must stop serving."""
-        lost = False
+    def heard(self, neighbor: Neighbor, now: float) -> None:
+        """Take in what a HELLO that was accepted says, of a term that is not above the one known."""
         # A member that knows only the draft has no terms: a standby follows it, an active one does not.
         term = neighbor.term if neighbor.term is not None else -1 if self.serves else self.term
-        if term > self.term:
-            lost = self.learn(term, now)
         if neighbor.active and term == self.term:
             self.active = neighbor.identifier
             self._ranked = neighbor.synchronized
@@ -82,7 +82,6 @@ class Machine:
                 self.do(Event.ACTIVE_HEARD)
         elif self.active == neighbor.identifier:
             self._orphan(now)
-        return lost
 
     def learn(self, term: int, now: float) -> bool:
         """A higher term exists: whoever served under a lower one stops. Whether that was this member."""
