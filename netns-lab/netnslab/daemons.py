@@ -39,6 +39,8 @@ __all__ = [
 
 READY_LIMIT = 10.0
 ANSWER_LIMIT = 5.0
+# What a home agent does beside other work. A fleet that takes all of the processor is another experiment.
+FLEET_WINDOW, FLEET_RATE = 64, 1500
 GCM_KEY_AND_SALT = 20
 
 # The programs of this checkout, installed or not.
@@ -239,9 +241,9 @@ class HomeAgentDaemon:
                     entries.append(entry | {"time": datetime.fromisoformat(entry["time"]).timestamp()})
         return entries
 
-    def tell(self, timeline: Timeline) -> None:
+    def tell(self, timeline: Timeline, wanted: Callable[[dict[str, Any]], bool] = bool) -> None:
         """Add what it logged to a timeline, as exact as its log is."""
-        for entry in self.log():
+        for entry in filter(wanted, self.log()):
             when = entry.pop("time") - timeline.epoch_offset
             name = entry.pop("event")
             detail = " ".join(f"{key}={value}" for key, value in entry.items() if key != "level")
@@ -260,6 +262,7 @@ def start_fleet(
     """Let ``mip6mn load`` register its mobile nodes and end; returns its report, one part a phase."""
     output = directory / "fleet.json"
     argv = [*_MOBILE_NODE, "load", "-c", configuration, "--refreshes", "0", "--moves", "0", "--keep"]
+    argv += ["--window", str(FLEET_WINDOW), "--rate", str(FLEET_RATE)]
     argv += ["--json", output]
     running = processes.start("fleet", argv, namespace, _ENVIRONMENT)
     try:

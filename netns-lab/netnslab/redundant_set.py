@@ -16,7 +16,6 @@ from .daemons import HomeAgentDaemon, MobileNodeDaemon, network_state, new_assoc
 from .dissection import HARP_DISSECTOR, write_wireshark_directory
 from .mobility_network import CORRESPONDENT, HOME_ADDRESS, write_mobile_node
 from .probes import ProbePair, Stream
-from .processes import ProcessFailed
 from .redundant_network import (
     ACCESS_ROUTERS,
     SetKeys,
@@ -241,27 +240,33 @@ class RedundantSet:
 
     def finish(self) -> None:
         """Ask the members a last time, stop everything in order, see what is left behind."""
-        for identity, member in self.members.items():
-            if member.alive():
-                for what in ("status", "bindings", "sas", "counters"):
-                    self.shown[f"{member_name(identity)} {what}"] = member.ask(what)
+        self._ask("status", "counters")
         self.exit_status["mn"] = self.mobile_node.stop()
         clean = {"mn"}
-        # Standbys first: nobody takes over at the end.
-        for identity, member in sorted(
-            self.members.items(), key=lambda each: each[1].alive() and self._serves(each[0])
-        ):
+        # Standbys first: nobody takes over at the end, nor while a long answer is made.
+        for identity in sorted(self.members, key=self._serves):
+            member, node = self.members[identity], member_name(identity)
             if member.alive():
+                self._ask("bindings", "sas", of=identity)
                 self.terminate(identity)
-                clean.add(member_name(identity))
-            member.tell(self.run.timeline)
+                clean.add(node)
+            member.tell(self.run.timeline, _of_interest)
         self.left_behind = {
             node: sorted(self.before[node] ^ network_state(self.run.network, node)) for node in clean
         }
         self.dropped = self.captures.stop()
 
+    def _ask(self, *what: str, of: int | None = None) -> None:
+        for identity, member in self.members.items():
+            if of in (None, identity) and member.alive():
+                for each in what:
+                    self.shown[f"{member_name(identity)} {each}"] = member.ask(each)
+
     def _serves(self, identity: int) -> bool:
-        try:
-            return bool(self.members[identity].ask("status")["role"] == "active")
-        except (OSError, ProcessFailed):
-            return False
+        status = self.shown.get(f"{member_name(identity)} status")
+        return status is not None and status["role"] == "active"
+
+
+def _of_interest(entry: dict[str, Any]) -> bool:
+    """Not the fleet's registrations."""
+    return entry.get("home_address") in (None, HOME_ADDRESS)

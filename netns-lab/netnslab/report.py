@@ -61,6 +61,7 @@ def write_html(
             zero=timeline.start,
             window=(min(sent), max(sent)),
             title=scenario.name,
+            roles=outcome.roles,
         )
         figures.save(whole, directory / "timeline.svg")
         figures.save(whole, directory / "timeline.png")
@@ -68,7 +69,13 @@ def write_html(
         for outage in outcome.outages:
             window = (outage.start - ZOOM_BEFORE, outage.end + ZOOM_AFTER)
             zoom = figures.draw(
-                outcome.streams, marks, outcome.outages, zero=timeline.start, window=window, title=outage.name
+                outcome.streams,
+                marks,
+                outcome.outages,
+                zero=timeline.start,
+                window=window,
+                title=outage.name,
+                roles=outcome.roles,
             )
             pictures.append(figures.inline_svg(zoom))
     page = directory / "index.html"
@@ -98,7 +105,7 @@ def _page(scenario: Scenario, pictures: Sequence[str], marks: str, result: dict[
 <table><tr><th></th><th>check</th><th>measured</th><th>limit</th></tr>{checks}</table>
 <h2>Traffic</h2>
 <p>Each dot is a probe, at the time it was sent; red ticks at the bottom are probes that never arrived.
-Shaded: the longest time without arrivals around a move.</p>
+Shaded: the longest time without arrivals around what happened.</p>
 {"".join(pictures)}
 <h2>Figures</h2>
 <table>{rows}</table>
