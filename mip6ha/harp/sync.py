@@ -10,7 +10,7 @@ what is retransmitted is always the latest generation.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Generic, TypeVar
@@ -62,7 +62,8 @@ class Peer:
         self.identifier = identifier
         self.bit = 1 << identifier
         self.progress = Progress.ABSENT
-        self.dirty: dict[bytes, None] = {}
+        # Taken from the front: a plain dict searches through what was taken before.
+        self.dirty: OrderedDict[bytes, None] = OrderedDict()
         self.owed: set[bytes] = set()
         self.in_flight: dict[tuple[int, tuple[bytes, ...]], _Message] = {}
         self.late: dict[tuple[int, tuple[bytes, ...]], dict[bytes, tuple[int, int]]] = {}
