@@ -386,6 +386,9 @@ class Member:
         if self.replication.peers[identity].progress is Progress.ABSENT:
             self.replication.appear(identity)
             self._asked.pop(identity, None)
+            if hello.term is None:
+                # It will not say what was missed.
+                self.machine.complete = False
             self._report("member_appeared", effects, member=identity)
         self.machine.heard(neighbor, now)
         if self.machine.role is not Role.CLAIMING:

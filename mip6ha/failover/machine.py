@@ -76,8 +76,12 @@ class Machine:
         term = neighbor.term if neighbor.term is not None else -1 if self.serves else self.term
         if neighbor.active and term == self.term:
             self.active = neighbor.identifier
-            self._ranked = neighbor.synchronized
-            self.eligible = self.complete and self.identity in neighbor.synchronized
+            synchronized = neighbor.synchronized
+            if synchronized is None:
+                # It knows only the draft: whoever has got an answer to its request has all.
+                synchronized = frozenset((*self._neighbors, self.identity))
+            self._ranked = synchronized
+            self.eligible = self.complete and self.identity in synchronized
             if self.role in (Role.STARTING, Role.STANDBY, Role.CLAIMING):
                 self.do(Event.ACTIVE_HEARD)
         elif self.active == neighbor.identifier:

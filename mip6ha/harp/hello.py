@@ -17,6 +17,7 @@ class Neighbor:
     """What HELLOs told about one other member.
 
     ``factor`` intervals of silence make it failed; ``interval`` is the one it last advertised, seconds.
+    ``synchronized`` are the members that it says have all its state, ``None`` where it does not say.
     """
 
     __slots__ = (
@@ -44,7 +45,7 @@ class Neighbor:
         self.sequence = -1
         self.active = False
         self.term: int | None = None
-        self.synchronized: frozenset[int] = frozenset()
+        self.synchronized: frozenset[int] | None = None
 
     @property
     def rank(self) -> tuple[int, bytes]:
@@ -74,7 +75,7 @@ class Neighbor:
         self.preference = hello.preference
         self.active = hello.active
         self.term = hello.term
-        self.synchronized = frozenset(hello.synchronized or ())
+        self.synchronized = None if hello.synchronized is None else frozenset(hello.synchronized)
         return True
 
     def fail(self) -> None:
