@@ -115,7 +115,7 @@ def decode(octets: bytes) -> Context:
     """The context in ``octets``; :class:`Malformed` if anything in it is not as it must be."""
     try:
         context = _decoder.decode(octets)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         # The text of the error may quote what was found there, and that may be a key.
         raise Malformed("context_schema") from None
     if context.format != FORMAT:
