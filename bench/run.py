@@ -13,12 +13,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mip6bench import core, dataplane, generator, population, replication, report
+from mip6bench import core, dataplane, failover, generator, members, population, replication, report
 
 PARTS = {
     "core": (core.refresh_figures, core.REFRESH_STEPS),
     "payload": (core.payload_figures, core.PAYLOAD_STEPS),
     "population": (population.population_figures, population.STEPS),
+    "failover": (failover.failover_figures, failover.STEPS),
     "dataplane": (dataplane.dataplane_figures, dataplane.STEPS),
     "replication": (replication.replication_figures, replication.STEPS),
 }
@@ -29,11 +30,15 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part (may be repeated)")
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory for bench.json")
     parser.add_argument("--population", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--member", nargs=3, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--generator", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--generator-rounds", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.population:
         population.serve(arguments.population)
+        return 0
+    if arguments.member:
+        members.serve(*arguments.member)
         return 0
     if arguments.generator:
         interface, station, secret = arguments.generator
