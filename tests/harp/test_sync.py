@@ -11,7 +11,7 @@ from mip6ha.harp.messages import (
 from mip6ha.harp.sync import Progress
 
 from ..octets import CARE_OF_ADDRESS, HOME_AGENT
-from .sender import Sender, home, homes
+from .sender import TERM, Sender, home, homes
 
 # -- what changes ----------------------------------------------------------------------------------
 
