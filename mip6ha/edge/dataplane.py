@@ -4,9 +4,10 @@ Covered: routes to the TUN device, who answers on the home link, taking over and
 of the stack, putting everything back. Not covered: ESP and encapsulation, which the core does itself here,
 and the dataplane of kernels with XFRM.
 
-A member of a redundant set has everything ready while another one serves: its routes stand in a table of
-their own that nothing looks into, its interface with the virtual MAC address is down, its home link listens
-but does not answer. Taking over is one rule, one interface and one frame, whatever the number of addresses.
+A member of a redundant set has everything ready while another one serves. Its routes stand in a table of
+their own, which is looked into for what comes from the home link: nothing does before neighbours and switches
+are told to, and that is all that taking over means, one frame for any number of addresses. For what comes
+from elsewhere one rule follows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..effects import (
 )
 from .ndp import HomeLink
 from .netlink import MAIN_TABLE, KernelTables
+from .selection import Selection
 from .sysctl import Switches
 from .tun import Tun
 from .virtual_link import VirtualLink
@@ -75,23 +77,19 @@ class TunDataplane:
         self._address = address
         self._anycast = anycast
         self._undo = ExitStack()
-        self._alone = edge.group is None
-        self.owns = self._alone
+        self.owns = edge.group is None
         self._virtual: VirtualLink | None = None
         with ExitStack() as undo:
             self._switches = Switches(edge.state_dir / "switches")
             undo.callback(self._switches.restore)
             self.home_link = self._open_home_link(edge, undo)
             self.link_mtu = edge.link_mtu or (self.home_link.mtu if self.home_link else _DEFAULT_MTU)
+            self._tables = KernelTables(MAIN_TABLE if edge.group is None else _FIRST_TABLE + edge.group)
+            undo.callback(self._tables.close)
+            self._selection = None if edge.group is None else self._prepare_rules(edge.group, undo)
             self.tun = Tun(edge.tun_name, self.link_mtu, self.counters)
             undo.callback(self.tun.close)
-            table = MAIN_TABLE if edge.group is None else _FIRST_TABLE + edge.group
-            self._tables = KernelTables(table)
-            undo.callback(self._tables.close)
             undo.callback(self._disown)
-            if not self._alone:
-                # A killed process leaves its rule.
-                self._disown()
             self._switches.enable_forwarding()
             if edge.home_link is not None:
                 self._switches.set(f"conf/{edge.home_link}/forwarding", "1")
@@ -119,7 +117,7 @@ class TunDataplane:
         undo.callback(link.close)
         link.answers = self.owns
         if edge.group is not None and edge.virtual_mac is not None:
-            self._virtual = VirtualLink(edge.group, link.interface, edge.virtual_mac, self.counters)
+            self._virtual = VirtualLink(edge.group, link.interface, link.mtu, edge.virtual_mac, self.counters)
             undo.callback(self._virtual.remove)
         return link
 
@@ -138,52 +136,50 @@ class TunDataplane:
 
     # -- who owns the addresses --------------------------------------------------------------------
 
+    def _prepare_rules(self, group: int, undo: ExitStack) -> Selection:
+        """Rules for what comes from the home link, and what switches the one for everything else."""
+        interfaces = [] if self.home_link is None else [self.home_link.name]
+        if self._virtual is not None:
+            interfaces.append(self._virtual.name)
+        # A killed process leaves its rules.
+        self._tables.look_up(add=False)
+        for interface in interfaces:
+            self._tables.look_up(interface)
+        self.flush()
+
+        def remove() -> None:
+            for interface in interfaces:
+                self._tables.look_up(interface, add=False)
+            self.flush()
+
+        undo.callback(remove)
+        selection = Selection(_FIRST_TABLE + group)
+        undo.callback(selection.close)
+        return selection
+
     def _own(self) -> None:
         self.owns = True
-        self._tables.look_up()
-        if self._virtual is not None:
-            self._tables.set_link(self._virtual.interface, up=True)
-        self.flush()
         if self.home_link is not None:
             self.home_link.answers = True
+        if self._selection is not None:
+            self._selection.set(selected=True)
 
     def _disown(self) -> None:
-        """Answer for nothing. The virtual interface stays up for what is under way: see :meth:`rest`."""
+        """Answer for nothing. What still comes may be passed on (:meth:`pass_on`)."""
         self.owns = False
         if self.home_link is not None:
             self.home_link.answers = False
-        if not self._alone:
-            self._tables.look_up(add=False)
-            self.flush()
+        if self._selection is not None:
+            self._selection.set(selected=False)
 
     def assert_ownership(self) -> None:
         """Say again where the virtual address is, so that switches do not forget it."""
         if self.owns and self.home_link is not None and self._virtual is not None:
             self.home_link.announce(self._address, self._address)
 
-    @property
-    def rest(self) -> Callable[[], None] | None:
-        """What takes the virtual interface down once we own nothing, if there is one.
-
-        It takes some ten milliseconds and may run in a thread.
-        """
-        virtual = self._virtual
-        if virtual is None or self.owns:
-            return None
-
-        def bring_down() -> None:
-            tables = KernelTables()
-            tables.set_link(virtual.interface, up=False)
-            tables.flush()
-            tables.close()
-
-        return bring_down
-
-    def wake(self) -> None:
-        """Undo a :attr:`rest` that was overtaken by a takeover."""
-        if self.owns and self._virtual is not None:
-            self._tables.set_link(self._virtual.interface, up=True)
-            self.flush()
+    def pass_on(self, packet: bytes) -> bool:
+        """Give a packet that came before others knew to the member that serves now, if it can be found."""
+        return self.home_link is not None and self.home_link.pass_on(packet)
 
     # What goes out must meet the state that effects before it asked for: hence the flushes.
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
 
 from ..effects import ClaimTerm, Effect, Event, SendToMember, StandDown, StoreTerm, TakeOver
 from ..harp.messages import ControlStatus
@@ -31,8 +30,8 @@ __all__ = ["MemberService"]
 
 # Seconds. How often the virtual MAC address is shown to switches, which forget it after minutes.
 _ASSERT_EVERY = 1.0
-# How long what was under way to the virtual MAC address is still taken, and passed on, after standing down.
-_REST_AFTER = 0.5
+# How long what still comes after standing down is passed on.
+_PASS_ON = 0.5
 # How long a planned switch may take, on request and at a stop.
 _SWITCH_PATIENCE = 3.0
 _STOP_PATIENCE = 1.0
@@ -105,10 +104,10 @@ class MemberService(HomeAgentService):
             self._fault()
 
     def _received(self, packet: bytes) -> None:
-        if not self._dataplane.owns and time.monotonic() < self._passes_on_until:
-            # It came while we were active. By now the kernel routes it to whoever is.
-            self._dataplane.counters["passed_on"] += 1
-            self._dataplane.tun.write(packet)
+        dataplane = self._dataplane
+        # What is on its way when a member stands down still comes here.
+        if not dataplane.owns and time.monotonic() < self._passes_on_until and dataplane.pass_on(packet):
+            dataplane.counters["passed_on"] += 1
         else:
             super()._received(packet)
 
@@ -148,14 +147,8 @@ class MemberService(HomeAgentService):
         self._dataplane.carry_out(effect)
         if self._arbiter is not None:
             self._arbiter.release()
-        self._passes_on_until = time.monotonic() + _REST_AFTER
-        self._reactor.callLater(_REST_AFTER, self._rest)
+        self._passes_on_until = time.monotonic() + _PASS_ON
         self._outcome(active=False)
-
-    def _rest(self) -> None:
-        rest = self._dataplane.rest
-        if rest is not None and self.running:
-            deferToThread(rest).addCallback(lambda _: self._dataplane.wake())
 
     # -- planned switches --------------------------------------------------------------------------
 

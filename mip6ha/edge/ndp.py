@@ -131,6 +131,7 @@ class HomeLink:
             self.mtu = _mtu(name)
         except OSError:
             raise Unusable(f"home link {name}: there is no such interface") from None
+        self.name = name
         self.answers = False
         self._counters = counters
         self._source = source
@@ -150,8 +151,10 @@ class HomeLink:
         if hardware != _ETHERNET:
             raise Unusable(f"home link {name}: is not an Ethernet interface")
         self._link_layer = own if virtual is None else virtual
+        self._virtual = virtual
         self._own = frozenset((own, self._link_layer))
         self._head = self._link_layer + _ETH_P_IPV6.to_bytes(2, "big")
+        self._true_head = own + _ETH_P_IPV6.to_bytes(2, "big")
         self._attach(_filter(self._link_layer))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         # Frames to the virtual address are taken by the interface that has it: only a tap sees them here.
@@ -206,9 +209,16 @@ class HomeLink:
         packet = icmpv6.unsolicited_advertisement(source, address, self._link_layer)
         self._send(packet, _multicast(packet))
 
-    def _send(self, packet: bytes, destination: bytes) -> None:
+    def pass_on(self, packet: bytes) -> bool:
+        """Give a packet to the member that has the virtual address now; whether there is one."""
+        if self._virtual is None:
+            return False
+        self._send(packet, self._virtual, self._true_head)
+        return True
+
+    def _send(self, packet: bytes, destination: bytes, head: bytes = b"") -> None:
         try:
-            self._out.send(destination + self._head + packet)
+            self._out.send(destination + (head or self._head) + packet)
         except OSError as error:
             self._counters[f"home_link_send_{_name(error)}"] += 1
 

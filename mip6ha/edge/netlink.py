@@ -1,4 +1,4 @@
-"""Routes, rules and links over NETLINK_ROUTE: encoded here, many changes in one system call.
+"""Routes and rules over NETLINK_ROUTE: encoded here, many changes in one system call.
 
 Covered: what a dataplane changes while it runs. Routes and rules carry :data:`PROTOCOL` as their origin. Not
 covered: making links and addresses (``tun``, ``virtual_link``), notifications. A route costs about 5
@@ -21,9 +21,10 @@ MAIN_TABLE = 254
 
 # Wins over routes of the same length that an operator or a routing daemon adds (kernel default 1024).
 _METRIC = 64
-# Behind the table of local addresses (0), before the main table (32766).
+# Behind the table of local addresses (0), before the main table (32766). A rule for everything has the next
+# one, for a rule is found by what is said of it, and what it says besides does not matter.
 _RULE_PRIORITY = 13500
-# One message takes at most 68 octets, and its error at most 36.
+# One message takes at most 80 octets, and its error at most 36.
 _BATCH = 256
 
 _HEADER = Struct("=IHHII")
@@ -31,19 +32,17 @@ _ROUTE = Struct("=8BI")
 _ROUTE_ATTRIBUTES = Struct("=HH16sHHIHHIHHI")
 _RULE = Struct("=8BI")
 _RULE_ATTRIBUTES = Struct("=HHIHHIHHB3x")
-_LINK = Struct("=BxHiII")
+_ATTRIBUTE = Struct("=HH")
 _ERROR = Struct("=i")
 
 _REQUEST, _ACKNOWLEDGE = 0x1, 0x4
 _REPLACE, _EXCLUSIVE, _CREATE = 0x100, 0x200, 0x400
 _ERROR_MESSAGE = 2
-_NEW_LINK = 16
 _NEW_ROUTE, _DELETE_ROUTE = 24, 25
 _NEW_RULE, _DELETE_RULE = 32, 33
 _COMPATIBLE, _UNIVERSE, _UNICAST, _TO_TABLE = 252, 0, 1, 1
 _DESTINATION, _OUT_INTERFACE, _PRIORITY, _TABLE = 1, 4, 6, 15
-_RULE_PRIORITY_ATTRIBUTE, _RULE_TABLE, _RULE_PROTOCOL = 6, 15, 21
-_UP = 0x1
+_RULE_INTERFACE, _RULE_PRIORITY_ATTRIBUTE, _RULE_TABLE, _RULE_PROTOCOL = 3, 6, 15, 21
 
 _SOL_NETLINK, _CAP_ACK = 270, 10
 _RECEIVE = 1 << 17
@@ -52,7 +51,7 @@ _ALREADY = frozenset((errno.EEXIST, errno.ESRCH, errno.ENOENT))
 
 
 class KernelTables:
-    """Pending changes to the kernel's routes, rules and links; they wait until :meth:`flush`.
+    """Pending changes to the kernel's routes and rules; they wait until :meth:`flush`.
 
     Routes go into ``table``. Adding what is there and removing what is not are no errors.
     """
@@ -93,12 +92,16 @@ class KernelTables:
         flags = _CREATE | _REPLACE if add else 0
         self._queue(_NEW_ROUTE if add else _DELETE_ROUTE, flags, body, f"{_verb(add)}_route")
 
-    def look_up(self, *, add: bool = True) -> None:
-        """Look into the own table before the main one, or no longer: every route in it at once."""
+    def look_up(self, interface: str | None = None, *, add: bool = True) -> None:
+        """Look into the own table before the main one, or no longer: every route in it at once.
+
+        Only for what comes in by ``interface``, where one is given. With many routes anywhere this takes the
+        kernel long: 1 ms with 10,000, 22 ms with 100,000.
+        """
         body = _RULE.pack(socket.AF_INET6, 0, 0, 0, _COMPATIBLE, 0, 0, _TO_TABLE, 0) + _RULE_ATTRIBUTES.pack(
             8,
             _RULE_PRIORITY_ATTRIBUTE,
-            _RULE_PRIORITY,
+            _RULE_PRIORITY + (interface is None),
             8,
             _RULE_TABLE,
             self._table,
@@ -106,13 +109,12 @@ class KernelTables:
             _RULE_PROTOCOL,
             PROTOCOL,
         )
+        if interface is not None:
+            name = interface.encode() + b"\0"
+            body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _RULE_INTERFACE) + name
+            body += bytes(-len(body) % 4)
         flags = _CREATE | _EXCLUSIVE if add else 0
         self._queue(_NEW_RULE if add else _DELETE_RULE, flags, body, f"{_verb(add)}_rule")
-
-    def set_link(self, interface: int, *, up: bool) -> None:
-        """Bring an interface (by index) up or down."""
-        body = _LINK.pack(socket.AF_UNSPEC, 0, interface, _UP if up else 0, _UP)
-        self._queue(_NEW_LINK, 0, body, f"link_{'up' if up else 'down'}")
 
     def _queue(self, kind: int, flags: int, body: bytes, about: str) -> None:
         self._pending.append((kind, flags, body))

@@ -1,11 +1,12 @@
 """An interface with the virtual MAC address of a redundant home agent set, on top of the home link.
 
-Covered: making it, down at first, so that it never speaks by itself; what a killed process left of it;
-removing it. Not covered: neighbour discovery with that address (``ndp``), when it is up (``dataplane``).
+Covered: making it so that it never speaks by itself, what a killed process left of it, removing it. Not
+covered: neighbour discovery with that address (``ndp``), what comes in by it (``dataplane``).
 
-Every member of a set has one with the same address, and only the active member's is up. So neighbours keep
-one link-layer address for the home agent for good, whoever serves, and a takeover needs a single frame,
-whatever the number of home addresses: it teaches the switch where the address is now.
+Every member of a set has one with the same address, always up, for bringing an interface up takes the kernel
+30 ms where there are 100,000 routes. So neighbours keep one link-layer address for the home agent for good,
+whoever serves, and a takeover needs a single frame, whatever the number of home addresses: it teaches the
+switch where the address is now. What a switch floods meanwhile reaches the others too, who drop it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .sysctl import switch
 
 __all__ = ["VirtualLink", "interface_name"]
 
-_NO_ARP, _MULTICAST = 0x80, 0x1000
+_UP, _NO_ARP, _MULTICAST = 0x1, 0x80, 0x1000
+# There is no IPv6 on an interface with an MTU of less than 1280.
+_NO_IPV6 = 1279
 
 
 def interface_name(group: int) -> str:
@@ -31,16 +34,16 @@ def interface_name(group: int) -> str:
 
 
 class VirtualLink:
-    """A macvlan interface that exists until :meth:`remove`. ``lower`` is the home link's index.
+    """A macvlan interface that exists until :meth:`remove`.
 
-    Raises :class:`Unusable` where it cannot be made.
+    ``lower`` is the home link's index, ``mtu`` its MTU. Raises :class:`Unusable` where it cannot be made.
     """
 
-    def __init__(self, group: int, lower: int, link_layer: bytes, counters: Counter[str]) -> None:
+    def __init__(self, group: int, lower: int, mtu: int, link_layer: bytes, counters: Counter[str]) -> None:
         self.name = interface_name(group)
         with IPRoute() as kernel:
             for index in kernel.link_lookup(ifname=self.name):
-                # A killed process leaves it, and perhaps up.
+                # A killed process leaves it.
                 if _kind(kernel, index) != "macvlan":
                     raise Unusable(f"interface {self.name}: there is another kind of interface of that name")
                 kernel.link("del", index=index)
@@ -53,17 +56,21 @@ class VirtualLink:
                     macvlan_mode="private",
                     link=lower,
                     address=link_layer.hex(":"),
+                    mtu=_NO_IPV6,
                 )
             except NetlinkError as error:
                 raise Unusable(f"interface {self.name}: {_why(error)}") from None
             self.interface = socket.if_nametoindex(self.name)
             try:
                 # The kernel must not say anything with this address: a switch would believe it. So no IPv6
-                # address, no answers to ARP for other interfaces' addresses, no multicast listener reports.
+                # address, no answers to ARP for other interfaces' addresses, no multicast listener reports,
+                # which it would owe to groups that it joins when IPv6 begins on an interface with multicast.
+                kernel.link("set", index=self.interface, flags=_NO_ARP, change=_NO_ARP | _MULTICAST)
+                kernel.link("set", index=self.interface, mtu=mtu)
                 switch(f"conf/{self.name}/addr_gen_mode", "1")
                 switch(f"conf/{self.name}/accept_ra", "0")
-                kernel.link("set", index=self.interface, flags=_NO_ARP, change=_NO_ARP | _MULTICAST)
                 switch(f"conf/{self.name}/forwarding", "1")
+                kernel.link("set", index=self.interface, flags=_UP, change=_UP)
             except BaseException:
                 self.remove()
                 raise

@@ -38,9 +38,10 @@ class Namespace:
         return {line.split()[0] for line in lines}
 
     def rules(self) -> set[str]:
-        """Routing rules that are a home agent's."""
+        """Where packets must come from for a home agent's routing rules."""
         lines = self.run("ip", "-6", "rule", "show").splitlines()
-        return {line.split("lookup ")[1].split()[0] for line in lines if "proto 135" in line}
+        words = [line.split() for line in lines if "proto 135" in line]
+        return {line[line.index("iif") + 1] if "iif" in line else "all" for line in words}
 
     def switch(self, name: str) -> str:
         return self.run("sysctl", "-n", f"net.ipv6.{name}").strip()
