@@ -8,7 +8,7 @@ Not covered: hard switch with different home agent addresses, tickets, the arbit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .channel import Channel
@@ -489,14 +489,16 @@ class Member:
             self.replication.trust(planned)
         self._asked.clear()
         self._settle(effects)
-        # Looked at as they are announced: a take-over must not take longer for more mobile nodes.
-        bindings = list(self.home_agent.cache)
-        self._announcements.begin(
-            (each for binding in bindings if binding.is_bound for each in binding.defended), now
-        )
+        self._announcements.begin(self._defended(), now)
         self._report("active", effects, term=term)
         if planned is not None:
             self._send(planned, Control(ControlType.SW_COMP, term=term), effects)
+
+    def _defended(self) -> Iterator[bytes]:
+        """Every defended address, as they are when the first is wanted: not while this member takes over."""
+        for binding in list(self.home_agent.cache):
+            if binding.is_bound:
+                yield from binding.defended
 
     def _stop_serving(self, now: float, effects: list[Effect]) -> None:
         """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""

@@ -27,9 +27,9 @@ class Announcements:
         """When the next ones are due."""
 
     def begin(self, addresses: Iterable[bytes], now: float) -> None:
-        """Announce these, from now on; they are read as they are needed."""
+        """Announce these, soon but not before service has begun; they are read as they are needed."""
         self._addresses = iter(addresses)
-        self.deadline = now
+        self.deadline = now + _TICK
 
     def end(self) -> None:
         """Announce no more."""
