@@ -28,6 +28,7 @@ from .topology import Attachment, Node, Topology
 __all__ = [
     "ACCESS_ROUTERS",
     "ETCD_URL",
+    "VIRTUAL_MAC",
     "HarpAssociation",
     "SetKeys",
     "SetParameters",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 GROUP = 1
+VIRTUAL_MAC = f"02:00:5e:00:02:{GROUP:02x}"
 ENCRYPTION = "aes-gcm-16"
 SYNC_PREFIX = "2001:db8:5::"
 ETCD = f"{SYNC_PREFIX}e7"

@@ -16,6 +16,7 @@ from .daemons import HomeAgentDaemon, MobileNodeDaemon, network_state, new_assoc
 from .dissection import HARP_DISSECTOR, write_wireshark_directory
 from .mobility_network import CORRESPONDENT, HOME_ADDRESS, write_mobile_node
 from .probes import ProbePair, Stream
+from .processes import ProcessFailed
 from .redundant_network import (
     ACCESS_ROUTERS,
     SetKeys,
@@ -39,6 +40,7 @@ SIGNALLING_LIMIT = 8.0
 ROLE_LIMIT = 10.0
 FLEET_LIMIT = 120.0
 SETTLE = 0.3
+POLL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +135,13 @@ class RedundantSet:
         self.mobile_node.start(self.run.processes, self.run.network, "mn")
         self.plug(link)
 
-    def plug(self, link: str) -> None:
-        """Put the mobile node's cable into a link, and wait until it is registered from there."""
+    def plug(self, link: str) -> dict[str, Any]:
+        """Put the mobile node's cable into a link, and wait until it is registered from there; the
+        acknowledgement.
+        """
         up = self.run.network.attach("mn", "eth0", link)
         self.run.timeline.add("carrier_up", f"cable into {link}", at=up)
-        self.wait_acknowledged(up)
+        return self.wait_acknowledged(up)
 
     def load_fleet(self) -> None:
         """Register the other contexts, if there are to be any."""
@@ -180,6 +184,16 @@ class RedundantSet:
             return status["role"] == "active" and running <= there
 
         return self.members[active].wait_for("synchronised standbys", ready, limit)
+
+    def wait_for_any(self, identities: Iterable[int], role: str, limit: float = ROLE_LIMIT) -> int:
+        """Wait until one of some members has a role; returns which."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            for identity in identities:
+                if self.members[identity].ask("status")["role"] == role:
+                    return identity
+            self.pause(POLL)
+        raise ProcessFailed(f"no member is {role} after {limit:g} s")
 
     def pause(self, seconds: float) -> None:
         """Let time pass while events are read."""
@@ -227,6 +241,11 @@ class RedundantSet:
         after = time.monotonic()
         self.run.timeline.add(f"{words[0]}_done", said, at=after)
         return Took(" ".join(words), before, after)
+
+    def acknowledged(self) -> list[dict[str, Any]]:
+        """What the mobile node was told is registered, in order."""
+        self.mobile_node.read_events()
+        return [event for event in self.mobile_node.events if event["event"] == "binding_acknowledged"]
 
     # -- end ---------------------------------------------------------------------------------------
 

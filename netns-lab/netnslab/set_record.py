@@ -28,7 +28,7 @@ from .packets import (
 from .probes import Gap, Stream, longest_gap
 from .redundant_network import FLEET_SPI, member_address
 from .redundant_set import CAPTURED, RedundantSet
-from .roles import RoleSpan, role_spans
+from .roles import RoleSpan, role_spans, terms_served
 
 __all__ = ["SetRecord", "lost", "milliseconds", "moving_payload"]
 
@@ -98,9 +98,17 @@ class SetRecord:
     def roles(self) -> list[RoleSpan]:
         """What each member was, and when."""
         spans: list[RoleSpan] = []
+        served = terms_served(self.hellos)
         for identity, member in self.set.members.items():
             ends = [at for stopped, at in self.set.stopped if stopped == identity]
-            spans += role_spans(member.name, member.log(), ends, self.timeline.epoch_offset, self.set.silent)
+            # That a member follows an active one is in no log, but in what it says.
+            following = [
+                {"time": hello.time, "role": "standby", "term": hello.term}
+                for hello in self.hellos
+                if hello.source == member_address(identity) and not hello.active and hello.term in served
+            ]
+            samples = [*member.log(), *following]
+            spans += role_spans(member.name, samples, ends, self.timeline.epoch_offset, self.set.silent)
         return spans
 
     def logged(
@@ -177,7 +185,21 @@ class SetRecord:
 
     def acknowledged(self) -> list[dict[str, Any]]:
         """What the mobile node was told is registered, in order."""
-        return [event for event in self.events if event["event"] == "binding_acknowledged"]
+        return self.set.acknowledged()
+
+    def answered_by(self, acknowledgement: dict[str, Any]) -> str | None:
+        """Which member sent an acknowledgement that the mobile node got: the last one on the home link before
+        it arrived.
+        """
+        names = {self.mac(identity): member.name for identity, member in self.set.members.items()}
+        found = None
+        for each in self.frames["home"]:
+            if self.monotonic(each.time) > acknowledgement["monotonic"]:
+                break
+            numbers = esp_numbers(each.packet) if each.source == _HOME_AGENT else None
+            if numbers and numbers.spi in self.mobile_spis - self.payload_spis:
+                found = names.get(each.sender)
+        return found
 
     # -- probes ------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from typing import Self
 
 from .switch import Switch
 
-__all__ = ["Attachment", "CommandFailed", "Network", "Node", "Topology"]
+__all__ = ["Attachment", "CommandFailed", "Network", "Node", "Topology", "port_name"]
 
 SWITCH = "switch"
 NAMESPACE_DIRECTORY = Path("/run/netns")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from ..scenario import Scenario
+from .arbiter import ARBITER
 from .failover import FAILOVER
 from .handover import HANDOVER
+from .restart import RESTART
+from .split_brain import SPLIT_BRAIN
+from .switchover import SWITCHOVER
 
 __all__ = ["SCENARIOS"]
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (HANDOVER, FAILOVER)}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for scenario in (HANDOVER, FAILOVER, SWITCHOVER, SPLIT_BRAIN, RESTART, ARBITER)
+}
