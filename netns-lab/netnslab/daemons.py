@@ -288,11 +288,11 @@ class MobileNodeDaemon:
         self._read = 0
         self.events: list[dict[str, Any]] = []
 
-    def start(self, processes: Processes, network: Network, node: str) -> None:
-        """Start it; returns when it says that it has."""
+    def start(self, processes: Processes, network: Network, node: str, *, first: bool = False) -> None:
+        """Start it (`first`: see `Processes.start`); returns when it says that it has."""
         self._file.unlink(missing_ok=True)
         argv = [*_MOBILE_NODE, "run", "-c", self._configuration]
-        self._running = processes.start("mn", argv, network.namespace(node), _ENVIRONMENT)
+        self._running = processes.start("mn", argv, network.namespace(node), _ENVIRONMENT, first=first)
         self.wait_for("started", limit=READY_LIMIT)
 
     def wait_for(

@@ -151,11 +151,20 @@ def join_records(
 class ProbePair:
     """Streams in both directions between two nodes."""
 
-    def __init__(self, processes: Processes, directory: Path, interval: float, port: int = 4000) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        directory: Path,
+        interval: float,
+        port: int = 4000,
+        *,
+        first: bool = False,
+    ) -> None:
         self._processes = processes
         self._directory = directory
         self._interval = interval
         self._port = port
+        self._first = first
         self._ends: dict[str, Running] = {}
 
     def start(self, ends: dict[str, tuple[str, str]]) -> None:
@@ -175,7 +184,7 @@ class ProbePair:
             ]
             argv += ["--port", str(self._port), "--interval", str(self._interval)]
             argv += ["--record", str(self._record(name))]
-            self._ends[name] = self._processes.start(f"probe-{name}", argv, namespace)
+            self._ends[name] = self._processes.start(f"probe-{name}", argv, namespace, first=self._first)
         for running in self._ends.values():
             running.wait_for_text("ready", READY_LIMIT)
         for running in self._ends.values():

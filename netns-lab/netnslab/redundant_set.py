@@ -98,7 +98,7 @@ class RedundantSet:
             Captures(run.processes, run.network, run.report),
             members,
             MobileNodeDaemon(configuration, events, run.timeline),
-            ProbePair(run.processes, run.work, PROBE_INTERVAL),
+            ProbePair(run.processes, run.work, PROBE_INTERVAL, first=True),
         )
 
     # -- beginning ---------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class RedundantSet:
     def register(self, link: str = "foreign1") -> None:
         """Start the mobile node on a link and let it register."""
         self.before["mn"] = network_state(self.run.network, "mn")
-        self.mobile_node.start(self.run.processes, self.run.network, "mn")
+        self.mobile_node.start(self.run.processes, self.run.network, "mn", first=True)
         self.plug(link)
 
     def plug(self, link: str) -> dict[str, Any]:
