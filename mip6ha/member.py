@@ -364,7 +364,8 @@ class Member:
             self._state_reply(identity, message, now, effects)  # type: ignore[arg-type]
         elif kind is StateAcknowledge:
             self._let_go(self.replication.acknowledge(identity, message, now), effects)  # type: ignore[arg-type]
-            if identity == self.machine.active != self.group.identity and self.replication.peers[identity].pushed:
+            peer = self.replication.peers[identity]
+            if identity == self.machine.active and peer.pushed:
                 self.contexts.handed_over()
         elif kind is StateRequest:
             self._state_request(identity, message, effects)  # type: ignore[arg-type]
