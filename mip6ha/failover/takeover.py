@@ -32,7 +32,8 @@ class Announcements:
         self.deadline = now + _TICK
 
     def end(self) -> None:
-        """Announce no more."""
+        """Announce no more, and hold on to nothing that the next take-over would have to free."""
+        self._addresses = iter(())
         self.deadline = _NEVER
 
     def due(self, now: float) -> list[bytes]:
