@@ -113,7 +113,7 @@ def _take_overs(active: _Member, standby: _Member, step: Callable[[], None]) -> 
     for taken in range(_TAKE_OVERS):
         standby.tell("take_over", taken + 1)
         active.signal(signal.SIGSTOP)
-        yield standby.answer()["ms"]
+        yield sum(standby.answer().values())
         active.signal(signal.SIGCONT)
         active.ask("settle")
         active, standby = standby, active

@@ -157,7 +157,8 @@ class _Process:
         self._perform(self._member.flush(now))
         if self._answers != answers + 1:
             raise RuntimeError(f"the new active member did not answer: {self._member.counters}")
-        return {"ms": (self._began_serving + perf_counter() - begun) * 1e3}
+        answered = perf_counter() - begun
+        return {"timer_ms": self._began_serving * 1e3, "answer_ms": answered * 1e3}
 
     def step(self, wait: float | None = None) -> None:
         """One round of inputs, as the daemon takes them; ``wait`` seconds at most for the first."""
