@@ -90,8 +90,9 @@ def main() -> None:
 def run(paths: tuple[Path, ...], log_format: str, log_level: str) -> None:
     """Serve in the foreground: SIGTERM stops cleanly, SIGHUP takes over changed mobile nodes."""
     configurations = [(path, _load(path)) for path in paths]
-    for wrong in _clashes(configurations):
-        _fail((wrong,), 2)
+    clashes = tuple(_clashes(configurations))
+    if clashes:
+        _fail(clashes, 2)
     for _, configuration in configurations:
         for warning in configuration.warnings:
             click.echo(f"mip6ha: warning: {warning}", err=True)

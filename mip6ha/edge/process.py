@@ -26,7 +26,7 @@ __all__ = ["run"]
 
 _LOCK_CURRENT_AND_FUTURE = 3
 # Young objects at a time: well below a millisecond for each collection.
-_YOUNG = 5000
+_YOUNG = 2000
 _MIDDLE = 5
 _NEVER = 1 << 30
 
@@ -84,7 +84,7 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
 def _spare_collections() -> None:
     """Keep the garbage collector from looking at everything that lives.
 
-    A full collection walks every mobile node's objects and stops the process for it: 0.2 s with 100,000
+    A full collection walks every mobile node's objects and stops the process for it: 0.5 s with 100,000
     contexts, while a HELLO may be due every 5 ms. What is there after the start stays; what comes later is
     freed by its reference count, and cycles are only looked for among young objects, which is short.
     """

@@ -103,11 +103,11 @@ class MemberProcess:
         self.directory.mkdir()
         self.namespace = Namespace(f"{world.name}-{member}")
         self.process: subprocess.Popen[bytes] | None = None
-        self._starts = 0
+        self.configurations = [self.directory / "ha.toml"]
 
     @property
     def configuration(self) -> Path:
-        return self.directory / "ha.toml"
+        return self.configurations[0]
 
     @property
     def log(self) -> str:
@@ -116,11 +116,12 @@ class MemberProcess:
 
     def start(self, log: int | None = None) -> None:
         """Start it with its log in a file, or to a descriptor."""
+        words = [word for path in self.configurations for word in ("-c", str(path))]
         with (self.directory / "log").open("a") as file:
             self.process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self.namespace.name, sys.executable, "-m", "mip6ha"),
-                    *("run", "-c", str(self.configuration), "--log-format", "json"),
+                    *("run", *words, "--log-format", "json"),
                 ],
                 stdout=file,
                 stderr=file if log is None else log,
@@ -167,11 +168,11 @@ class MemberProcess:
             cwd=ROOT,
         )
 
-    def show(self, what: str) -> Any:
+    def show(self, what: str, name: str = "sock") -> Any:
         """Asked over the socket itself, for a process takes half a second."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
-            connection.connect(str(self.directory / "sock"))
+            connection.connect(str(self.directory / name))
             connection.sendall(json.dumps({"command": what}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 return json.loads(stream.readline())["result"]
@@ -179,6 +180,10 @@ class MemberProcess:
     @property
     def role(self) -> str:
         return str(self.show("status")["role"])
+
+    def role_in(self, group: int) -> str:
+        """Its role in that of two sets, where there are two (:meth:`RedundantSet.second_set`)."""
+        return str(self.show("status", "sock" if group == 7 else "sock8")["role"])
 
 
 class RedundantSet:
@@ -240,6 +245,32 @@ class RedundantSet:
                 _PEER.format(member=number, peer=peer) for peer in self.members if peer != number
             )
             member.configuration.write_text(content + arbiter)
+
+    def second_set(self) -> None:
+        """Another set with the other member preferred, in the same processes."""
+        for number, member in self.members.items():
+            member.namespace.run("ip", "address", "add", f"2001:db8:f::{number}/64", "dev", "sync", "nodad")
+            content = member.configuration.read_text()
+            other = member.directory / "second.toml"
+            for old, new in (
+                ("a::1", "a::2"),
+                ("2001:db8:e::", "2001:db8:f::"),
+                ("id = 7", "id = 8"),
+                ("mip6test", "mip6second"),
+                ('/sock"', '/sock8"'),
+                ('/state"', '/state8"'),
+            ):
+                assert old in content
+                content = content.replace(old, new)
+            other.write_text(
+                content.replace("hold_down_ms", f"preempt = true\npreference = {number}\nhold_down_ms")
+            )
+            member.configuration.write_text(
+                member.configuration.read_text().replace(
+                    "hold_down_ms", f"preempt = true\npreference = {9 - number}\nhold_down_ms"
+                )
+            )
+            member.configurations.append(other)
 
     def start(self, logs: dict[int, int] | None = None) -> tuple[MemberProcess, MemberProcess]:
         """Start members 1 and 2; (active, standby) once the standby has all state."""

@@ -219,3 +219,27 @@ def test_a_full_disk_stops_nobody(world: RedundantSet, tmp_path: Path) -> None:
     finally:
         world.members[2].stop()
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_one_process_in_two_sets(world: RedundantSet) -> None:
+    """Each of two hosts is preferred in one set, and takes the other one over as well."""
+    world.second_set()
+    first, second = world.members[1], world.members[2]
+    for member in (first, second):
+        member.start_ready()
+    roles = {(first, 7): "active", (first, 8): "standby", (second, 7): "standby", (second, 8): "active"}
+
+    def settled() -> bool:
+        return all(member.role_in(group) == role for (member, group), role in roles.items())
+
+    first.wait(settled)
+    assert port(world) == "home1"
+    assert port(world, "02:00:5e:00:02:08") == "home2"
+    assert resolved(world, "2001:db8:a::2") == "02:00:5e:00:02:08"
+    first.end(signal.SIGKILL)
+    second.wait(lambda: second.role_in(7) == second.role_in(8) == "active")
+    assert port(world) == port(world, "02:00:5e:00:02:08") == "home2"
+    assert resolved(world, HOME_AGENT) == VIRTUAL
+    assert second.end(signal.SIGTERM) == 0
+    assert second.namespace.links() == {"lo", "home", "sync"}
+    assert second.namespace.rules() == set()
