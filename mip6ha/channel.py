@@ -13,6 +13,7 @@ from .effects import Effect, SendToMember
 from .harp import messages
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
+from .ipsec.replay import ReplayWindow
 from .ipv6 import MOBILITY
 from .parameters import GroupParameters
 from .wire import Refused
@@ -43,6 +44,13 @@ class Channel:
             raise Refused("selector_mismatch")
         message = messages.parse(octets, source, self._group.address, self._group.numbers)
         return self._identities[source], message
+
+    def close(self, identity: int) -> None:
+        """Accept nothing more from a peer that it sent before what it sent last."""
+        for association in self.associations.database.of(self._addresses[identity]):
+            window = association.window
+            if window is not None:
+                association.window = ReplayWindow(window.size, window.top, (1 << window.size) - 1)
 
     def send(self, identity: int, message: messages.Body, effects: list[Effect]) -> None:
         """Seal a message to a peer."""

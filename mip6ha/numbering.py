@@ -139,6 +139,22 @@ class SharedAssociations(Associations):
             return
         association.limit = association.reserved = association.confirmed = counter
 
+    def note(self, counter: int, effects: list[Effect]) -> None:
+        """Another member may have used outbound numbers up to ``counter``: nor may this one after a restart.
+
+        Its mobile node would take them for replays, when all others that knew better are gone.
+        """
+        if counter > self._reserved:
+            self._reserved = counter + RESERVATION
+            effects.append(ReserveSequences(self._reserved))
+
+    def skip(self, floor: int, effects: list[Effect]) -> None:
+        """A member that was restarted may have used any number up to ``floor``, and nobody knows."""
+        if floor > self._floor:
+            self._floor = floor
+            self.epoch += 1
+            self.note(floor, effects)
+
     def _renumber(self, association: SecurityAssociation) -> None:
         association.epoch = self.epoch
         if association.direction is Direction.OUT:

@@ -114,7 +114,7 @@ class Machine:
         """
         alive = {each for each, neighbor in self._neighbors.items() if neighbor.is_alive(now)}
         if self.role is Role.STARTING:
-            if not alive:
+            if not alive and not any(neighbor.suspected for neighbor in self._neighbors.values()):
                 return self._started + self._start_wait
             return self._started + 2 * self._start_wait + self._place(alive) * self._interval
         if self.role is not Role.STANDBY or self.active is not None:

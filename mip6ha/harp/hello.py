@@ -18,6 +18,9 @@ class Neighbor:
 
     ``factor`` intervals of silence make it failed; ``interval`` is the one it last advertised, seconds.
     ``synchronized`` are the members that it says have all its state, ``None`` where it does not say.
+    ``incarnation`` is the number of its present start, as far as heard (0: never, or it has none);
+    ``proved``: it has echoed the own number, so what it says now cannot be from before the own start;
+    ``suspected``: it has said something, which may have been long ago.
     """
 
     __slots__ = (
@@ -26,9 +29,12 @@ class Neighbor:
         "address",
         "heard",
         "identifier",
+        "incarnation",
         "interval",
         "preference",
+        "proved",
         "sequence",
+        "suspected",
         "synchronized",
         "term",
     )
@@ -46,6 +52,8 @@ class Neighbor:
         self.active = False
         self.term: int | None = None
         self.synchronized: frozenset[int] | None = None
+        self.incarnation = 0
+        self.proved = self.suspected = False
 
     @property
     def rank(self) -> tuple[int, bytes]:
@@ -76,6 +84,26 @@ class Neighbor:
         self.active = hello.active
         self.term = hello.term
         self.synchronized = None if hello.synchronized is None else frozenset(hello.synchronized)
+        return True
+
+    def prove(self, hello: Hello, own: int) -> bool:
+        """Whether the member is proved, or proves itself by echoing the ``own`` incarnation.
+
+        One that knows only the draft has no way to; it is believed.
+        """
+        self.proved = self.proved or hello.incarnation is None or hello.echo == own
+        if not self.proved:
+            self.suspected = True
+            self.incarnation = hello.incarnation or 0
+        return self.proved
+
+    def restarted(self, hello: Hello) -> bool:
+        """Whether a proved member says that it is not the one it was; its numbers start anew then."""
+        before, self.incarnation = self.incarnation, hello.incarnation or 0
+        if before in (0, self.incarnation):
+            return False
+        self.fail()
+        self.sequence = -1
         return True
 
     def fail(self) -> None:

@@ -92,8 +92,11 @@ class Hello(NamedTuple):
 
     ``sequence`` counts modulo 2^16, ``preference`` is signed and higher is better (RFC 6275 7.4),
     ``lifetime`` is in seconds (0: leaving the set), ``interval`` in milliseconds. ``solicit`` (R) asks
-    for an answer at once, ``virtual`` (V) says virtual switch. Extensions: ``term`` of the group, and
-    ``synchronized``, the ids of the standbys that have all of the active's state (``None``: not said).
+    for an answer at once, ``virtual`` (V) says virtual switch. Extensions: ``term`` of the group,
+    ``synchronized``, the ids of the standbys that have all of the active's state (``None``: not said),
+    ``incarnation``, a number of 64 bits that the sender drew at its start, ``echo``, the receiver's
+    as the sender last heard it (0: never), and ``floor``, the highest outbound sequence number that
+    the sender may have used before its start.
     """
 
     sequence: int
@@ -107,6 +110,9 @@ class Hello(NamedTuple):
     term: int | None = None
     synchronized: tuple[int, ...] | None = None
     options: tuple[Option, ...] = ()
+    incarnation: int | None = None
+    echo: int = 0
+    floor: int = 0
 
 
 class StateRequest(NamedTuple):
@@ -168,7 +174,7 @@ _HIGHEST, _SOLICIT, _VIRTUAL = 0x80, 0x40, 0x20
 _ADDRESS = Struct(">xB16s")
 _STATUS = Struct(">Bx16s")
 _TERM = Struct(">Q")
-__TERM = Struct(">Q")
+_INCARNATION = Struct(">QQQ")
 
 
 @lru_cache(maxsize=16)
@@ -183,6 +189,7 @@ def _rules(numbers: Numbers) -> dict[int, OptionRule]:
         numbers.context: OptionRule(FRAGMENT.size, exact=False, align=8, at=4),
         numbers.synchronized_members: OptionRule(0, exact=False),
         numbers.digest: OptionRule(0, exact=False),
+        numbers.incarnation: OptionRule(_INCARNATION.size, exact=True, align=8, at=6),
         PREFIX: OPTION_RULES[PREFIX],
         IDENTIFIER: OPTION_RULES[IDENTIFIER],
     }
@@ -254,12 +261,18 @@ def _read_control(body: bytes, found: tuple[Option, ...], numbers: Numbers) -> B
 def _read_hello(body: bytes, found: tuple[Option, ...], numbers: Numbers) -> Body:
     sequence, preference, lifetime, interval, group, flags = _HELLO.unpack_from(body)
     members: tuple[int, ...] | None = None
+    incarnation: int | None = None
+    echo = floor = 0
     others: list[Option] = []
     for index, option in enumerate(found):
         if option.type == numbers.synchronized_members:
             if members is not None:
                 raise Fault("repeated_option", index)
             members = tuple(option.data)
+        elif option.type == numbers.incarnation:
+            if incarnation is not None:
+                raise Fault("repeated_option", index)
+            incarnation, echo, floor = _INCARNATION.unpack(option.data)
         elif option.type != numbers.term:
             others.append(option)
     return Hello(
@@ -274,6 +287,9 @@ def _read_hello(body: bytes, found: tuple[Option, ...], numbers: Numbers) -> Bod
         _read_term(found, numbers),
         members,
         tuple(others),
+        incarnation,
+        echo,
+        floor,
     )
 
 
@@ -361,8 +377,11 @@ def _write_hello(message: Hello, numbers: Numbers, extensions: bool) -> _Written
         items += _term(message.term, numbers)
         if message.synchronized is not None:
             items.append(Option(numbers.synchronized_members, bytes(message.synchronized)))
+        if message.incarnation is not None:
+            data = _INCARNATION.pack(message.incarnation, message.echo, message.floor)
+            items.append(Option(numbers.incarnation, data))
     for option in message.options:
-        if option.type in (0, 1, numbers.term, numbers.synchronized_members):
+        if option.type in (0, 1, numbers.term, numbers.synchronized_members, numbers.incarnation):
             raise ValueError("Hello.options are those that have no field of their own")
     return _HELLO.pack(*message[:5], flags), [*items, *message.options]
 

@@ -24,7 +24,7 @@ _TAKEN_OPTIONS = frozenset((0, 1)) | frozenset(OptionType)
 class Numbers:
     """MH types, then mobility option types; ``ValueError`` for one out of range or used twice.
 
-    ``term``, ``context``, ``synchronized_members`` and ``digest`` are extensions that the draft lacks.
+    ``term`` and what follows it are extensions that the draft lacks.
     """
 
     state_synchronization: int = 240
@@ -39,6 +39,7 @@ class Numbers:
     context: int = 245
     synchronized_members: int = 246
     digest: int = 247
+    incarnation: int = 248
 
     def __post_init__(self) -> None:
         messages: dict[int, str] = dict.fromkeys(_TAKEN_MESSAGES, "binding registration")

@@ -24,6 +24,7 @@ local NUMBERS = {
     { "context", 245, "Context option" },
     { "synchronized_members", 246, "Synchronized Members option" },
     { "digest", 247, "Digest option" },
+    { "incarnation", 248, "Incarnation option" },
 }
 for _, number in ipairs(NUMBERS) do
     harp.prefs[number[1]] = Pref.uint(number[3], number[2], "A type, 0 to 255")
@@ -97,6 +98,9 @@ field("uint64", "context.generation", "Generation")
 field("bytes", "context.data", "Octets of the context")
 field("uint8", "member", "Synchronized member")
 field("bytes", "digest", "Digest")
+field("uint64", "incarnation.own", "Incarnation of the sender")
+field("uint64", "incarnation.echo", "Incarnation of the receiver, as heard")
+field("uint64", "incarnation.floor", "Sequence numbers used before")
 field("uint8", "prefix.length", "Prefix length")
 field("ipv6", "prefix.prefix", "Mobile network prefix")
 field("uint8", "identifier.subtype", "Subtype")
@@ -159,6 +163,11 @@ local OPTIONS = {
         if data then
             tree:add(f["digest"], data)
         end
+    end },
+    incarnation = { "Incarnation", 24, true, function(data, tree)
+        tree:add(f["incarnation.own"], data(0, 8))
+        tree:add(f["incarnation.echo"], data(8, 8))
+        tree:add(f["incarnation.floor"], data(16, 8))
     end },
     [6] = { "Mobile Network Prefix", 18, true, function(data, tree)
         tree:add(f["prefix.length"], data(1, 1))

@@ -17,9 +17,9 @@ from ..strategies import ADDRESSES, U8, U16
 
 U64 = st.integers(0, 2**64 - 1)
 TERMS = st.none() | U64
-DRAFT = replace(DEFAULT, term=252, context=253, synchronized_members=254, digest=255)
+DRAFT = replace(DEFAULT, term=251, context=252, synchronized_members=253, digest=254, incarnation=255)
 """The draft's table, in which our extensions have no number that anybody uses."""
-_KNOWN = {6, 8, *range(DEFAULT.ip_address, DEFAULT.digest + 1), *range(DRAFT.term, DRAFT.digest + 1)}
+_KNOWN = {6, 8, *range(60, 69), *range(DEFAULT.ip_address, DEFAULT.incarnation + 1), *range(DRAFT.term, 256)}
 UNKNOWN_OPTIONS = st.builds(
     Option, st.sampled_from([kind for kind in range(2, 256) if kind not in _KNOWN]), st.binary(max_size=40)
 )
@@ -62,7 +62,7 @@ REPLIES = st.builds(
 _STATUSES = st.lists(st.tuples(U8, ADDRESSES), max_size=5, unique_by=lambda status: status[1]).map(tuple)
 _REPLIES = (messages.ControlType.SWO_REP, messages.ControlType.SWB_REP)
 _OTHERS = [kind for kind in messages.ControlType if kind not in _REPLIES]
-HELLOS = st.builds(
+_HELLOS = st.builds(
     messages.Hello,
     U16,
     st.integers(-(2**15), 2**15 - 1),
@@ -75,7 +75,11 @@ HELLOS = st.builds(
     TERMS,
     st.none() | tuples(U8, 8),
     OPTIONS,
+    U64,
+    U64,
+    U64,
 )
+HELLOS = _HELLOS | _HELLOS.map(lambda hello: hello._replace(incarnation=None, echo=0, floor=0))
 
 MESSAGES: st.SearchStrategy[messages.Body] = st.one_of(
     HELLOS,

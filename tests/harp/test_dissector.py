@@ -56,6 +56,7 @@ _ENTRY = StateEntry(
 )
 _MESSAGES: list[Body] = [
     Hello(0x1234, -2, 30, 10, 7, True, False, True, 2**64 - 1, (1, 2)),
+    Hello(2, 5, 30, 10, 7, True, False, True, 3, (1, 2), (), 2**63 + 1, 77, 9),
     Hello(1, 5, 0, 10, 7, False, True, False, None, None, (Option(99, b"new"), Option(98, b""))),
     StateRequest(9, (HOME_ADDRESS, _PEER), b"sum"),
     StateRequest(9),
@@ -95,6 +96,10 @@ def _fields(message: Body) -> dict[str, list[int | str]]:
                 say(f"hello.{name}", getattr(message, name))
             say("term", message.term)
             say("member", *message.synchronized or ())
+            if message.incarnation is not None:
+                say("incarnation.own", message.incarnation)
+                say("incarnation.echo", message.echo)
+                say("incarnation.floor", message.floor)
             say("option.data", *(option.data for option in message.options))
         case StateRequest():
             say("ss.type", 0)
@@ -231,7 +236,7 @@ def test_every_field_inside_esp(kind: str, tmp_path: Path) -> None:
 
 def test_numbers_come_from_preferences(tmp_path: Path) -> None:
     other = replace(DEFAULT, hello=200, term=100, context=101, binding_cache_information=102)
-    chosen = [_MESSAGES[0], _MESSAGES[4]]
+    chosen = [_MESSAGES[0], _MESSAGES[5]]
     capture = _capture(tmp_path / "other.pcap", [_packet(message, other) for message in chosen])
     preferences = ("hello:200", "term:100", "context:101", "binding_cache_information:102")
     printed = _printed(capture, *(part for name in preferences for part in ("-o", f"harp.{name}")))
@@ -243,6 +248,7 @@ def test_a_line_for_people(tmp_path: Path) -> None:
     lines = _tshark(capture, "-T", "fields", "-e", "_ws.col.Info").splitlines()
     assert lines == [
         "HA-HELLO seq=4660 group=7 active",
+        "HA-HELLO seq=2 group=7 active",
         "HA-HELLO seq=1 group=7 standby R leaving",
         "SS-REQ id=9 2 wanted",
         "SS-REQ id=9",
@@ -287,7 +293,7 @@ def test_broken_messages_are_marked_and_break_nothing(tmp_path: Path) -> None:
     option = mobility.build(241, b"\0\0\xf4\x20" + bytes(6), HOME_AGENT, _PEER)
     length = mobility.build(241, b"\0\0\xf4\x02" + bytes(6), HOME_AGENT, _PEER)
     addresses = mobility.build(12, b"\2\0" + bytes(16), HOME_AGENT, _PEER)
-    whole = build(_MESSAGES[4], HOME_AGENT, _PEER)
+    whole = build(_MESSAGES[5], HOME_AGENT, _PEER)
     packets = [
         ipv6.build(HOME_AGENT, _PEER, ipv6.MOBILITY, data)
         for data in (short, option, length, addresses, whole[:40])

@@ -51,6 +51,12 @@ _LAYOUTS: list[tuple[Body, int, str]] = [
         242,
         "0001 0005 0000 000a 07 40 0000 0102 0000 f408 0000000000000063 f6020203 01020000",
     ),
+    (
+        Hello(1, 5, 0, 10, 7, False, True, False, 99, (2, 3), (), 2**64 - 1, 5, 2**16),
+        242,
+        "0001 0005 0000 000a 07 40 0000 0102 0000 f408 0000000000000063 f6020203 0100 "
+        "f818 ffffffffffffffff 0000000000000005 0000000000010000",
+    ),
     (StateRequest(9), 240, "00 00 0009 010400000000"),
     (StateRequest(9, (HOME_ADDRESS,)), 240, f"00 00 0009 0100 f012 0080 {_HOME}"),
     (
@@ -106,7 +112,7 @@ def test_what_is_built_parses_to_the_same(message: Body, source: bytes, destinat
 
 @given(MESSAGES)
 def test_other_numbers_carry_the_same(message: Body) -> None:
-    other = Numbers(200, 201, 202, 203, 60, 61, 62, 63, 64, 65, 66, 67)
+    other = Numbers(200, 201, 202, 203, 60, 61, 62, 63, 64, 65, 66, 67, 68)
     octets = build(message, *_BETWEEN, other)
     assert octets[2] in {200, 201, 202, 203}
     # An option of the default numbers' range would be known under one table only.
@@ -132,7 +138,7 @@ def test_every_number_and_address_is_aligned(message: Body) -> None:
 
 def without_extensions(message: Body) -> Body:
     if isinstance(message, Hello):
-        return message._replace(term=None, synchronized=None)
+        return message._replace(term=None, synchronized=None, incarnation=None, echo=0, floor=0)
     if isinstance(message, StateReply):
         plain = tuple(entry._replace(generation=0, context=b"") for entry in message.entries)
         return message._replace(term=None, entries=plain)
@@ -161,6 +167,7 @@ def test_a_hello_keeps_what_it_does_not_know(hello: Hello) -> None:
     assert isinstance(seen, Hello)
     ours = [DEFAULT.term] * (hello.term is not None)
     ours += [DEFAULT.synchronized_members] * (hello.synchronized is not None)
+    ours += [DEFAULT.incarnation] * (hello.incarnation is not None)
     assert [option.type for option in seen.options] == ours + [option.type for option in hello.options]
 
 
@@ -282,6 +289,12 @@ _BROKEN: dict[str, tuple[str, int, bytes, list[Option]]] = {
         240,
         _REPLY,
         [_INFORMATION, Option(245, bytes(9))],
+    ),
+    "two incarnations": (
+        "repeated_option",
+        242,
+        bytes(12),
+        [Option(248, bytes(24)), Option(248, bytes(24))],
     ),
     "two digests": ("repeated_option", 240, _REQUEST, [Option(247, b"a"), Option(247, b"b")]),
     "asked for twice": ("duplicate_home_address", 240, _REQUEST, [_ADDRESS, _ADDRESS]),

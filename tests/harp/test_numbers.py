@@ -28,6 +28,7 @@ def test_the_numbers_are_those_of_the_page() -> None:
         "context": 245,
         "synchronized_members": 246,
         "digest": 247,
+        "incarnation": 248,
     }
 
 
