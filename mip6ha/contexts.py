@@ -143,9 +143,16 @@ class Contexts:
         own = self._versions.get(home_address)
         adopted: list[Effect] = []
         if own is None or context.version > own:
+            # What is here was changed under a term of old, perhaps with nobody listening: it counts as well.
+            here = None if own is None else replica.export(self._home_agent, home_address, own, self.now)
             adopted = replica.install(self._home_agent, context, self.now)
             self._set(home_address, own, context.version)
             changed = True
+            if here is not None:
+                binding = self._home_agent.cache.get(home_address)
+                if replica.newer_binding(binding, here.binding):
+                    adopted += replica.install_binding(self._home_agent, home_address, here.binding, self.now)
+                replica.merge_counters(self._home_agent, here)
         else:
             changed = replica.newer_binding(self._home_agent.cache.get(home_address), context.binding)
             if changed:

@@ -105,6 +105,7 @@ class Member:
         self.replication: Replication[_Held] = Replication(
             tuple(self.neighbors), self.contexts.record, timeout=group.retransmission
         )
+        self._incarnation = int.from_bytes(random(8), "big")
         self._sequence = int.from_bytes(random(2), "big")
         self._hello_at = now
         self._identifier = int.from_bytes(random(2), "big")
@@ -358,6 +359,9 @@ class Member:
 
     def _take(self, identity: int, message: Body, now: float, effects: list[Effect]) -> None:
         kind = type(message)
+        neighbor = self.neighbors[identity]
+        if self.group.extensions and not neighbor.proved:
+            self._prove(neighbor, message, now, effects)
         if kind is Hello:
             self._hello(identity, message, now, effects)  # type: ignore[arg-type]
         elif kind is StateReply:
@@ -376,11 +380,29 @@ class Member:
         else:
             raise Refused("unexpected_message")
 
+    def _prove(self, neighbor: Neighbor, message: Body, now: float, effects: list[Effect]) -> None:
+        """The own windows are new: only a member that has heard of this start of ours speaks after it."""
+        identity = neighbor.identifier
+        if isinstance(message, Hello) and message.group != self.group.group:
+            raise Refused("foreign_group")
+        # However old a message is, nobody takes back a term.
+        self._learn(identity, getattr(message, "term", None), now, effects)
+        if not isinstance(message, Hello):
+            raise Refused("not_proved")
+        if not neighbor.prove(message, self._incarnation):
+            self._send_hello(identity, effects, solicit=True)
+            raise Refused("not_proved")
+        self.channel.close(identity)
+
     def _hello(self, identity: int, hello: Hello, now: float, effects: list[Effect]) -> None:
         if hello.group != self.group.group or not hello.virtual:
             raise Refused("foreign_group")
         self._learn(identity, hello.term, now, effects)
         neighbor = self.neighbors[identity]
+        if neighbor.restarted(hello):
+            self.channel.close(identity)
+            self._check_neighbors(now, effects)
+        self.associations.skip(hello.floor, effects)
         if not neighbor.take(hello, now):
             raise Refused("stale_hello")
         if not hello.lifetime:
@@ -388,12 +410,14 @@ class Member:
             self._check_neighbors(now, effects)
             return
         if self.replication.peers[identity].progress is Progress.ABSENT:
-            self.replication.appear(identity)
+            self._appear(identity, now)
             self._asked.pop(identity, None)
             if hello.term is None:
                 # It will not say what was missed.
                 self.machine.complete = False
             self._report("member_appeared", effects, member=identity)
+            if self.machine.serves:
+                self._ask(now, effects)
         self.machine.heard(neighbor, now)
         if self.machine.role is not Role.CLAIMING:
             self._claiming_until = _FOREVER
@@ -414,6 +438,11 @@ class Member:
             self._stop_serving(now, effects)
         effects.append(StoreTerm(term))
 
+    def _appear(self, identity: int, now: float) -> None:
+        # A member without terms, by the draft alone, has nothing to hand over that could be told apart.
+        pull_first = self.machine.serves and self.neighbors[identity].term is not None
+        self.replication.appear(identity, now, pull_first=pull_first)
+
     def _state_request(self, identity: int, request: StateRequest, effects: list[Effect]) -> None:
         peer = self.replication.peers[identity]
         if peer.progress is Progress.ABSENT:
@@ -430,10 +459,10 @@ class Member:
         machine = self.machine
         asked = self._asked.get(identity)
         answers = asked is not None and asked[0] == reply.identifier
-        if not machine.serves:
-            if reply.term is not None and reply.term < machine.term:
-                raise Refused("stale_term")
-        elif asked is None or (not answers and self.replication.peers[identity].pulled):
+        if reply.term is not None and reply.term < machine.term:
+            # Also what answers: a member that has not heard of our term may accept more under its own.
+            raise Refused("stale_term")
+        if machine.serves and (asked is None or (not answers and self.replication.peers[identity].pulled)):
             # What it sends again while it answers has an identifier of its own.
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
@@ -491,13 +520,14 @@ class Member:
         self._say_hello(now, effects)
         for identity, neighbor in self.neighbors.items():
             if neighbor.is_alive(now):
-                self.replication.appear(identity)
+                self._appear(identity, now)
         if planned is not None:
-            # It stopped when we had all it had.
+            # It waited until we had all it had.
             self.replication.trust(planned)
         self._asked.clear()
         for entry in self.contexts.handed_over():
             self._merge(entry.home_address, self.contexts.read(entry), effects)
+        self._ask(now, effects)
         self._settle(effects)
         self._announcements.begin(self._defended(), now)
         self._report("active", effects, term=term)
@@ -518,7 +548,7 @@ class Member:
         effects += self.home_agent.end_probes()
         for identity, peer in self.replication.peers.items():
             if peer.progress is not Progress.ABSENT:
-                self.replication.appear(identity)
+                self._appear(identity, now)
         self._asked.clear()
         self.associations.alone = False
         self._announcements.end()
@@ -606,6 +636,10 @@ class Member:
             True,
             self.machine.term,
             self.replication.synchronized() if serves else None,
+            (),
+            self._incarnation,
+            self.neighbors[identity].incarnation,
+            self.home_agent.parameters.sequence_floor,
         )
         self._send(identity, hello, effects)
 

@@ -93,11 +93,14 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         taken = None if state.outbound else owner.inbound(home_agent.address, state.spi)
         if taken is not None and taken.home_address != home_address:
             raise Malformed("context_spi")
+    effects: list[Effect] = []
     owner.remove(home_agent.address, home_address)
     for state in context.associations:
         owner.add(home_agent.address, _association(home_agent, home_address, state))
+        if state.outbound and isinstance(home_agent.associations, SharedAssociations):
+            home_agent.associations.note(state.counter, effects)
     home_agent.know(home_address, context.name, {Use(state.use).mode for state in context.associations})
-    return install_binding(home_agent, home_address, context.binding, now)
+    return effects + install_binding(home_agent, home_address, context.binding, now)
 
 
 def _association(home_agent: HomeAgent, home_address: bytes, state: AssociationState) -> SecurityAssociation:
@@ -136,6 +139,8 @@ def install_binding(
             home_agent.withdraw(binding, before, effects)
             before, defended = Before(), ()
     if state is None:
+        if binding is not None:
+            cache.forget(binding)
         return effects
     if binding is None:
         binding = cache.entry(home_address)
@@ -173,6 +178,9 @@ def install_draft(home_agent: HomeAgent, entry: StateEntry, now: float) -> list[
         entry.prefixes if bound else (),
     )
     home_agent.know(entry.home_address, "", home_agent.associations.modes(entry.home_address))
+    if not bound and not entry.sequence and entry.care_of_address == entry.home_address:
+        # There never was a registration, so there is no last sequence number.
+        return install_binding(home_agent, entry.home_address, None, now)
     return install_binding(home_agent, entry.home_address, state, now)
 
 

@@ -55,7 +55,9 @@ class Peer:
     its request ``answering``. ``owed`` are those it must have acknowledged before it has everything: what it
     asked for, and what changed while nothing waited for it. ``late`` are messages that were sent again, whose
     acknowledgement may still come. ``is_mute``: it acknowledges nothing, so nothing waits for it.
-    ``pulled`` says that it told us what it had, ``pushed`` that it was told all.
+    ``pulled`` says that it told us what it had, ``pushed`` that it was told all. Until it has told, one of
+    ``pull_first`` is sent nothing: it may have accepted what nobody else knows, and our record would
+    replace its own.
     """
 
     def __init__(self, identifier: int, timeout: float) -> None:
@@ -70,6 +72,8 @@ class Peer:
         self.backlog: deque[bytes] | None = None
         self.answering: int | None = None
         self.pulled = self.pushed = False
+        self.pull_first = False
+        self.appeared = 0.0
         self.timeout = timeout
         self.is_mute = False
         self.waiting_since: float | None = None
@@ -106,6 +110,10 @@ class _Waiting(Generic[Held]):
 
 def _counts(peer: Peer) -> bool:
     return peer.progress is not Progress.ABSENT and not peer.is_mute
+
+
+def _waits_since(peer: Peer) -> float | None:
+    return peer.appeared if peer.pull_first and not peer.pulled else peer.waiting_since
 
 
 class Replication(Generic[Held]):
@@ -171,10 +179,11 @@ class Replication(Generic[Held]):
 
     # -- members come and go -----------------------------------------------------------------------
 
-    def appear(self, identifier: int) -> None:
+    def appear(self, identifier: int, now: float, *, pull_first: bool = False) -> None:
         """A member is heard that was absent."""
         peer = self.peers[identifier]
         peer.clear()
+        peer.appeared, peer.pull_first = now, pull_first
         peer.progress = Progress.SYNCHRONIZING
         peer.timeout = self._timeout
 
@@ -205,8 +214,7 @@ class Replication(Generic[Held]):
 
     def trust(self, identifier: int) -> None:
         """A member is known to have all without being told (it was active until now)."""
-        peer = self.peers[identifier]
-        peer.pulled = peer.pushed = True
+        self.peers[identifier].pushed = True
 
     def settle(self) -> list[int]:
         """Members that have caught up since the last call: they count as synchronised from now on."""
@@ -284,7 +292,7 @@ class Replication(Generic[Held]):
         """Messages to send now, ``most`` of them a member: (member, message)."""
         out: list[tuple[int, StateReply]] = []
         for peer in self.peers.values():
-            if peer.progress is Progress.ABSENT:
+            if peer.progress is Progress.ABSENT or (peer.pull_first and not peer.pulled):
                 continue
             self._retransmit(peer, now)
             for _ in range(most):
@@ -309,11 +317,11 @@ class Replication(Generic[Held]):
         )
 
     def stalled(self, now: float) -> list[int]:
-        """Members that have acknowledged nothing of what they were sent for too long."""
+        """Members that have acknowledged nothing, or not told what they have, for too long."""
         return [
             peer.identifier
             for peer in self.peers.values()
-            if _counts(peer) and peer.waiting_since is not None and now - peer.waiting_since > self._patience
+            if _counts(peer) and (since := _waits_since(peer)) is not None and now - since > self._patience
         ]
 
     def _retransmit(self, peer: Peer, now: float) -> None:
