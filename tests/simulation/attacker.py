@@ -23,13 +23,12 @@ _RECORDED = 3000
 
 
 class Attacker:
-    """``addressees`` says whom a recorded message was for."""
+    """What it has recorded, and what it does with it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._packets: deque[tuple[Group, Datagram]] = deque(maxlen=_RECORDED)
         self._messages: deque[tuple[Seat, int, Datagram]] = deque(maxlen=_RECORDED)
-        self.addressees: dict[int, Seat] = {}
 
     # -- ears --------------------------------------------------------------------------------------
 
@@ -39,10 +38,7 @@ class Attacker:
 
     def saw_message(self, seat: Seat, identity: int, datagram: Datagram) -> None:
         """A message from the member ``identity`` to the one in ``seat``."""
-        if len(self._messages) == _RECORDED:
-            self.addressees.pop(id(self._messages[0][2]), None)
         self._messages.append((seat, identity, datagram))
-        self.addressees[id(datagram)] = seat
 
     # -- hands -------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 Made precise as follows. A *life* is a member's process from start to end. A member *counts* another one when
 its answers to mobile nodes wait for that one and it calls it synchronised; it is *degraded* when they wait for
-nobody. A member is *ready* when it takes over as one that had all state (``eligible``).
+nobody. A member is *ready* when it takes over as one that had all state (``eligible``); what its active members
+of old knew is lost with a takeover that was not ready, and whoever gets all state from that one is excused too.
 
 R1  When a Binding Acknowledgement with success leaves with ``sync = "ack"``, every member that the sender counts
     and that believes to be eligible has that binding, or a later one. When all faults are over the active member
@@ -14,7 +15,7 @@ R2  What a member applies is byte for byte what some member exported under that 
     changed itself when it takes over.
 R3  No (key, sequence number) and no (key, counter IV) leaves twice, whoever sends, to mobile nodes or to members.
     A mobile node never refuses a fresh packet of the latest term as a replay. Excuse: the number that makes it
-    look old was sent after the takeover (split), or by a degraded member, or the new active was not ready.
+    look old was sent after the takeover (split), or by a member that did not count the new one, or that was not ready.
 R4  No member opens an ESP packet of a mobile node that another life has opened; for signalling, opened counts from
     when its answer left. Excuses: the first was degraded then, did not count this one, or answered before
     replication (``sync = "async"``, signalling); it opened after this one took over (split); this one was not ready.
@@ -22,10 +23,11 @@ R5  One member for each term. Who serves does so under the term it took last. A 
     stop. A message from a lower term installs nothing. With an arbiter nobody serves without a lease.
 R6  Owning the home agent address comes first, and what is done until then does not depend on the number of
     mobile nodes.
-R7  What was delivered before, was sent to another life or member, or is forged changes nothing.
+R7  What was delivered before, was sent to another life or member, or is forged changes nothing, except that a term
+    which it is the first to tell of is higher at any time.
 
 At the end, when all faults are over: one active member in each group, every other one eligible, every mobile
-node registered there.
+node registered there. Excuse: the highest number that it has seen came from a member that is gone for good.
 
 Not covered: rule 8 (keys at rest), payload that is lost.
 """
@@ -36,11 +38,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from mip6ha import replica
+from msgspec.structs import replace
+
 from mip6ha.binding import messages
 from mip6ha.binding.messages import ACCEPTED, LIFETIME_UNIT, BindingAcknowledgement
 from mip6ha.effects import AnnounceAddress, Effect, Event, SendToMember, TakeOver
-from mip6ha.failover.context import BindingState, Context, Version, encode
+from mip6ha.failover.context import BindingState, Context, Version, decode, encode
 from mip6ha.failover.states import Role
 from mip6ha.harp.messages import parse as parse_message
 from mip6ha.harp.sync import Progress
@@ -81,7 +84,7 @@ class _Opened(NamedTuple):
 
 
 Judge = tuple[bool, object, int]
-"""Before a message: whether it may change anything, what the member was, packets its SA had opened."""
+"""Before a message that may change nothing: True, what the member was, the term it knew."""
 
 
 def ahead(sequence: int, other: int) -> bool:
@@ -130,6 +133,10 @@ class Checker:
             raise Violation("R5", f"{life} serves under term {machine.term:#x}, which it did not take")
         if machine.serves != life.seat.owns:
             raise Violation("R5", f"{life} is {machine.role.value}, but owns the address: {life.seat.owns}")
+        if machine.eligible and not machine.serves:
+            for other in life.seat.group.lives:
+                if other.seat.identity == machine.active and other.serves:
+                    life.knows_since = other.knows_since
 
     def takeover_effects(self, life: Life, effects: list[Effect]) -> None:
         """R6: the order and the number of effects of a takeover."""
@@ -160,8 +167,8 @@ class Checker:
         if holder is not life:
             raise Violation("R5", f"{life} and {holder} have the same term {term:#x}")
         life.takeovers[term] = self._world.now
-        if self._eligible:
-            life.ready.add(term)
+        if not self._eligible:
+            life.knows_since = self._world.now
         for home_address in group.by_home_address:
             version = life.member.version(home_address)
             if version is not None and self._installed.get((life, home_address)) == version:
@@ -223,6 +230,10 @@ class Checker:
         group = life.seat.group
         known = self._exported.get((group.plan.number, home_address, version), ())
         here = observe.export(life.member.home_agent, home_address, version, life.seat.host.clock())
+        binding = here.binding
+        if binding is not None and not binding.bound and not binding.ended:
+            # Its lifetime is over by now: only the rest can be compared.
+            known = {_lasting(_unbound(decode(each))) for each in known}
         if _lasting(here) not in known:
             raise Violation("R2", f"{life} takes over with a context that nobody sent: {_named(group, here)}")
 
@@ -236,26 +247,20 @@ class Checker:
         """Look at a member that a message is about to reach."""
         self._delivering = life, datagram
         stale = datagram.arrived or datagram.sender is None or life.started_at > datagram.sent_at
+        if not life.seat.group.plan.extensions and life.started_at > datagram.sent_at:
+            # The draft has nothing against replays to a member that has been restarted.
+            return None
         if stale or bringer != "network":
-            if not stale and bringer == "attacker" and self._is_for(life, datagram):
+            if not stale and bringer == "attacker" and self.is_for(life, datagram):
                 # Recorded, and it never arrived: the attacker has only delayed it.
                 return None
             self.replays += 1
-            return True, self._state(life), 0
+            return True, self._state(life), life.member.machine.term
         return None
 
-    def _is_for(self, life: Life, datagram: Datagram) -> bool:
-        spi = int.from_bytes(datagram.octets[:4], "big")
-        sender = datagram.sender
-        association = life.member.channel.associations.inbound(spi)
-        if association is None or sender is None:
-            return False
-        return life.seat.group.addresses.get(sender.seat.identity) == association.home_address and (
-            life.seat is self._addressee(datagram)
-        )
-
-    def _addressee(self, datagram: Datagram) -> Seat | None:
-        return self._world.attacker.addressees.get(id(datagram))
+    def is_for(self, life: Life, datagram: Datagram) -> bool:
+        """Whether a message was sent to the member that this is a life of."""
+        return datagram.addressee is life.seat
 
     def after_message(
         self, life: Life, datagram: Datagram, bringer: str, judge: Judge | None, effects: list[Effect]
@@ -263,7 +268,7 @@ class Checker:
         """R7 and R5: what the message did."""
         self._delivering = None
         machine = life.member.machine
-        if judge is not None:
+        if judge is not None and not self._tells_term(life, datagram, judge[2]):
             kinds = [type(effect) for effect in effects if not isinstance(effect, SendToMember | Event)]
             if kinds or self._state(life) != judge[1]:
                 raise Violation(
@@ -278,6 +283,13 @@ class Checker:
                     "R5",
                     f"{life} serves under {machine.term:#x} and has heard {term:#x} from {datagram.sender}",
                 )
+
+    def _tells_term(self, life: Life, datagram: Datagram, known: int) -> bool:
+        """Whether a message, though old, was the first to tell of a term: that is true at any time."""
+        if life.member.machine.term <= known or datagram.sender is None:
+            return False
+        term = self._term_of(life, datagram)
+        return term is not None and term > known
 
     def _state(self, life: Life) -> object:
         member = life.member
@@ -325,10 +337,9 @@ class Checker:
         self, life: Life, datagram: Datagram, bringer: str, association: SecurityAssociation | None
     ) -> None:
         """R4: whether a packet was opened that had been opened before."""
-        if life.member.machine.serves and life.seat.host.clock() > life.lease_until:
-            raise Violation("R5", f"{life} serves a packet, but its lease is over")
         if association is None or association.packets == self._packets:
             return
+        self._needs_lease(life)
         if bringer == "forger":
             raise Violation("R7", f"{life} opened a forged packet")
         key = life.seat.group.plan.number, datagram.spi, datagram.sequence
@@ -341,6 +352,10 @@ class Checker:
             )
         if association.mode is Mode.TUNNEL and before is None:
             self._opened[key] = self._note(life, excused=life.member.replication.alone)
+
+    def _needs_lease(self, life: Life) -> None:
+        if life.seat.host.clock() > life.lease_until:
+            raise Violation("R5", f"{life} serves mobile nodes, but its lease is over")
 
     def _note(self, life: Life, *, excused: bool) -> _Opened:
         return _Opened(life, self._world.now, excused, self._counted(life))
@@ -358,7 +373,7 @@ class Checker:
             before.excused
             or life.seat.identity not in before.counted
             or before.at >= life.takeovers.get(term, 0.0)
-            or term not in life.ready
+            or before.at < life.knows_since
         )
 
     def packet_leaves(self, life: Life, datagram: Datagram) -> None:
@@ -371,6 +386,8 @@ class Checker:
         else:
             return
         group = life.seat.group
+        self._needs_lease(life)
+        datagram.counted = self._counted(life)
         datagram.spi = int.from_bytes(packet[at : at + 4], "big")
         datagram.sequence = int.from_bytes(packet[at + 4 : at + 8], "big")
         mobile_node = group.by_spi[datagram.spi]
@@ -441,8 +458,11 @@ class Checker:
         if top is None or top.sender is None or top.term > datagram.term:
             return
         taken = life.takeovers.get(datagram.term, 0.0)
+        if top.sender is life and top.sent_at >= datagram.sent_at:
+            # The later one arrived first, and jumped: the member had heard of numbers used before.
+            return
         split = top.term < datagram.term and (
-            top.sent_at >= taken or top.degraded or datagram.term not in life.ready
+            top.sent_at >= taken or life.seat.identity not in top.counted or top.sent_at < life.knows_since
         )
         if not split and mobile_node.group.plan.synchronous and mobile_node.group.plan.extensions:
             raise Violation(
@@ -494,16 +514,21 @@ class Checker:
         """Liveness, at the very end."""
         if not group.lives:
             return
-        active = self.active_of(group)
+        active, plan = self.active_of(group), group.plan
         for life in group.lives:
             machine = life.member.machine
-            if life is not active and not (machine.role is Role.STANDBY and machine.eligible):
+            ready = machine.eligible or not group.plan.extensions
+            if life is not active and not (machine.role is Role.STANDBY and ready):
                 raise Violation(
                     "liveness",
                     f"{life} is {machine.role.value}, active {machine.active}, eligible {machine.eligible}",
                 )
         for mobile_node in group.mobile_nodes:
             binding = active.member.home_agent.cache.get(mobile_node.home_address)
+            senders = [top.sender for top in mobile_node.tops.values() if top.sender is not None]
+            if any(each.seat.host.gone or (each is not active and not plan.extensions) for each in senders):
+                # It may have last heard numbers that only the one knew who is gone for good.
+                continue
             if not mobile_node.is_registered or binding is None or not binding.is_bound:
                 raise Violation(
                     "liveness",
@@ -514,30 +539,18 @@ class Checker:
         self.nothing_lost(group)
 
 
+def _unbound(context: Context) -> Context:
+    binding = context.binding
+    if binding is None:
+        return context
+    return replace(context, binding=replace(binding, bound=False, ended=False, lifetime=0, prefixes=()))
+
+
 def _lasting(context: Context) -> bytes:
     """A record without what only tells the time."""
     binding = context.binding
     if binding is not None:
-        context = replica.Context(
-            context.format,
-            context.home_address,
-            context.term,
-            context.generation,
-            context.name,
-            BindingState(
-                binding.bound,
-                binding.ended,
-                binding.sequence,
-                binding.care_of_address,
-                binding.source,
-                binding.flags,
-                binding.status,
-                binding.lifetime,
-                0,
-                binding.prefixes,
-            ),
-            context.associations,
-        )
+        context = replace(context, binding=replace(binding, remaining=0))
     return encode(context)
 
 

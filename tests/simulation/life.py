@@ -32,8 +32,10 @@ __all__ = ["Life"]
 
 
 class Life:
-    """A running member. ``takeovers`` are its terms and when it took them; ``ready`` those it took over
-    with all state.
+    """A running member. ``takeovers`` are its terms and when it took them.
+
+    ``knows_since`` is the last takeover without all state in the line of active members that its own state
+    comes from: of what was before that it need not know anything.
     """
 
     def __init__(self, world: World, seat: Seat) -> None:
@@ -44,7 +46,7 @@ class Life:
         self.started_at = world.now
         self.alive = True
         self.takeovers: dict[int, float] = {}
-        self.ready: set[int] = set()
+        self.knows_since = float("inf")
         self.lease_until = float("inf")
         self._armed: float | None = None
         self._flushing = False
@@ -96,7 +98,8 @@ class Life:
             seen = checker.before_packet(self, datagram)
             effects = member.receive(datagram.octets, now)
             checker.after_packet(self, datagram, bringer, seen)
-        datagram.arrived = True
+        if not identity or checker.is_for(self, datagram):
+            datagram.arrived = True
         self.perform(effects)
         batch = self.world.plan.batch
         if not self.alive:
@@ -106,7 +109,8 @@ class Life:
         elif not self._flushing:
             self._flushing = True
             self.world.at(batch, self._flush)
-        self._settle()
+        if self.alive:
+            self._settle()
 
     def _flush(self) -> None:
         self._flushing = False

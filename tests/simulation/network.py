@@ -25,18 +25,20 @@ class Datagram:
     """One packet that was sent, once: its copies share it.
 
     ``sender`` is the life of the member that sent it, ``None`` for a mobile node; ``term`` is the one that
-    the member served under, ``degraded`` whether it was alone. ``arrived`` says that a copy was delivered.
+    the member served under, ``counted`` whom it relied on then. ``addressee`` is the member it is for;
+    ``arrived`` says that a copy was delivered there.
     """
 
-    __slots__ = ("arrived", "degraded", "octets", "sender", "sent_at", "sequence", "spi", "term")
+    __slots__ = ("addressee", "arrived", "counted", "octets", "sender", "sent_at", "sequence", "spi", "term")
 
     def __init__(self, octets: bytes, sent_at: float, sender: Life | None = None) -> None:
         self.octets = octets
         self.sent_at = sent_at
         self.sender = sender
         self.term = 0
-        self.degraded = False
+        self.counted: frozenset[int] = frozenset()
         self.arrived = False
+        self.addressee: Seat | None = None
         self.spi = self.sequence = 0
 
 

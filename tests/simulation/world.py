@@ -205,6 +205,7 @@ class World:
         seat = next(each for each in group.seats if each.identity == group.identities[destination])
         datagram = Datagram(packet, self.now, life)
         datagram.term = life.member.machine.term
+        datagram.addressee = seat
         self.checker.message_leaves(life, seat, datagram)
         self.attacker.saw_message(seat, life.seat.identity, datagram)
         for delay in self.network.sync_delays(life.seat.host.index, seat.host.index):
@@ -227,7 +228,6 @@ class World:
         """A member's packet towards a mobile node, or out of a tunnel."""
         datagram = Datagram(packet, self.now, life)
         datagram.term = life.member.machine.term
-        datagram.degraded = life.member.replication.alone
         self.checker.packet_leaves(life, datagram)
         mobile_node = self.addresses.get(packet[24:40])
         if mobile_node is None:
