@@ -179,7 +179,7 @@ class Replication(Generic[Held]):
 
     # -- members come and go -----------------------------------------------------------------------
 
-    def appear(self, identifier: int, now: float, *, pull_first: bool = False) -> None:
+    def appear(self, identifier: int, now: float = 0.0, *, pull_first: bool = False) -> None:
         """A member is heard that was absent."""
         peer = self.peers[identifier]
         peer.clear()

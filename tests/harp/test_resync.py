@@ -153,11 +153,24 @@ def test_an_acknowledgement_of_an_answer_releases_nothing() -> None:
     assert sender.acknowledge(*changed) == ["not yet"]
 
 
-def test_trust_needs_no_messages() -> None:
+def test_who_is_trusted_is_asked_but_needs_not_be_told() -> None:
     sender = Sender()
     sender.replication.appear(2)
     sender.replication.trust(2)
+    assert not sender.replication.settle()
+    sender.replication.peers[2].pulled = True
     assert sender.replication.settle() == [2]
+
+
+def test_who_has_not_told_what_it_has_is_told_nothing() -> None:
+    sender = Sender()
+    sender.replication.appear(2, 0.0, pull_first=True)
+    sender.change(1)
+    assert sender.poll() == []
+    assert not sender.replication.stalled(1.0)
+    assert sender.replication.stalled(1.1) == [2]
+    sender.replication.peers[2].pulled = True
+    assert len(sender.poll(1.2)) == 1
 
 
 def test_flushed_is_synchronized_with_nothing_under_way() -> None:
