@@ -371,6 +371,7 @@ class Checker:
         term = life.member.machine.term
         return (
             before.excused
+            or not life.seat.group.plan.extensions
             or life.seat.identity not in before.counted
             or before.at >= life.takeovers.get(term, 0.0)
             or before.at < life.knows_since
