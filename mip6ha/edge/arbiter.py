@@ -60,25 +60,26 @@ class Arbiter:
         self._busy: Deferred[Any] | None = None
         self._lease: str | None = None
         self._silent = False
+        self._released: Deferred[None] = succeed(None)
 
     def claim(self, term: int, instead_of: int | None = None) -> None:
         """Ask for a term; ``instead_of`` is the active member that agreed to give its own up."""
         self.release()
         self._run(self._claim(term, "" if instead_of is None else str(instead_of)))
 
-    def release(self) -> Deferred[Any]:
-        """Serve no longer: nobody need wait for the lease to end. Fires when that is told, or cannot be."""
+    def release(self) -> None:
+        """Serve no longer: nobody need wait for the lease to end."""
         if self._busy is not None:
             self._busy.cancel()
             self._busy = None
         lease, self._lease = self._lease, None
-        if lease is None:
-            return succeed(None)
-        return Deferred.fromCoroutine(self._revoke(lease))
+        if lease is not None:
+            self._released = Deferred.fromCoroutine(self._revoke(lease))
 
     def close(self) -> Deferred[Any]:
-        """Release, and close the connections."""
-        return self.release().addCallback(lambda _: self._etcd.close())
+        """Release; fires when etcd has been told, or cannot be."""
+        self.release()
+        return self._released.addCallback(lambda _: self._etcd.close())
 
     def _run(self, work: Any) -> None:
         self._busy = Deferred.fromCoroutine(work)

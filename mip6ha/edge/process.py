@@ -50,6 +50,8 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
         services.append(kind(path, configuration, reactor, ended))
 
     def start() -> None:
+        # Now, for once a service has started a HELLO may be due.
+        gc.collect()
         try:
             for service in services:
                 service.startService()
@@ -88,7 +90,6 @@ def _spare_collections() -> None:
     contexts, while a HELLO may be due every 5 ms. What is there after the start stays; what comes later is
     freed by its reference count, and cycles are only looked for among young objects, which is short.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
 
