@@ -57,6 +57,10 @@ def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
         "outage_direction": direction,
         "outage_after_fault_ms": milliseconds(gap.end - fault),
         "killed_after_acknowledgement_ms": milliseconds(fault - story.last["monotonic"]),
+        "takeovers_before_the_fault": sum(
+            span.role == "active" and span.start < fault for span in outcome.roles
+        )
+        - 1,
         "messages_to_mobile_node": len(unasked),
         "spis_unchanged": unchanged,
         "replays_sent": replayed["sent"],

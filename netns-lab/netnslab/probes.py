@@ -68,6 +68,11 @@ class Stream:
         """Time of the first arrival at or after a moment."""
         return next((time for time in self.arrivals if time >= moment), None)
 
+    def sender_pause(self) -> float:
+        """The longest time in seconds that the sender itself was late, beyond its interval."""
+        pauses = [second.sent - first.sent for first, second in pairwise(self.samples)]
+        return max(pauses) - statistics.median(pauses) if pauses else 0.0
+
     def between(self, start: float, end: float) -> tuple[int, int]:
         """How many datagrams sent in ``[start, end)`` arrived, and how many there were."""
         chosen = [sample for sample in self.samples if start <= sample.sent < end]

@@ -38,9 +38,9 @@ def _die_with_parent() -> None:
 
 def _die_with_parent_and_run_first() -> None:
     _die_with_parent()
-    # Where it is not allowed it is measured as it is.
+    # Also before daemons that have real-time priority themselves. Where it is not allowed it is as it is.
     with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR) + 1))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .roles import SERVING, servers_at, terms_served
 from .scenario import Check, Outcome
-from .set_record import SetRecord, lost
+from .set_record import SetRecord, lost, milliseconds
 
 __all__ = ["acknowledged_checks", "begin", "common_checks", "one_server"]
 
@@ -28,6 +28,7 @@ def begin(record: SetRecord) -> Outcome:
         "lost_packets_by_direction": {each.name: len(each.lost) for each in record.streams},
         "sent_packets": {each.name: len(each.samples) for each in record.streams},
         "duplicates": {each.name: each.duplicates for each in record.streams},
+        "sender_pause_ms": {each.name: milliseconds(each.sender_pause()) for each in record.streams},
         "latency": {each.name: each.latency_summary() for each in record.streams},
         "ike_messages": record.ike_messages(),
         "sequence_reuse": sum(each.total for each in repeated.values()),
