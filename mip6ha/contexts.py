@@ -22,17 +22,10 @@ __all__ = ["Contexts"]
 
 
 class Contexts:
-    """Contexts of one member; ``now`` is the moment of the input that is being processed.
+    """Contexts of one member; ``now`` is the moment of the input that is being processed."""
 
-    ``hands_over``: the active member has yet to hear of what this one (``identity``) accepted when it was
-    active itself. What that one's generations replace in the meantime is kept for it.
-    """
-
-    def __init__(self, home_agent: HomeAgent, identity: int, now: float) -> None:
+    def __init__(self, home_agent: HomeAgent, now: float) -> None:
         self.now = now
-        self.hands_over = False
-        self._identity = identity
-        self._kept: dict[bytes, Record] = {}
         self._home_agent = home_agent
         self._versions: dict[bytes, Version] = {}
         self._digest = Digest()
@@ -54,14 +47,7 @@ class Contexts:
         if named:
             return [each for each in named if each in self._versions]
         differing = self._digest.differing(digest)
-        return [each for each in self._versions if bucket(each) in differing or each in self._kept]
-
-    def handed_over(self) -> list[StateEntry]:
-        """The active member has all: keep nothing for it any more; what was kept."""
-        kept = [entry for entry, _ in self._kept.values()]
-        self.hands_over = False
-        self._kept.clear()
-        return kept
+        return [each for each in self._versions if bucket(each) in differing]
 
     def grow(self, home_address: bytes, term: int) -> Version:
         """A context changed here, under ``term``: its next generation."""
@@ -71,9 +57,7 @@ class Contexts:
         return version
 
     def record(self, home_address: bytes) -> Record | None:
-        """A context as it is now, or as it is kept, ready to be sent, with its version."""
-        if home_address in self._kept:
-            return self._kept[home_address]
+        """A context as it is now, ready to be sent, with its version."""
         version = self._versions.get(home_address)
         if version is None:
             return None
@@ -112,12 +96,7 @@ class Contexts:
         if old is not None and context.version <= old:
             self._home_agent.counters["contexts_known"] += 1
             return
-        own = None
-        if self.hands_over and old is not None and old.term & 0xFF == self._identity:
-            own = self.record(home_address)
         effects += replica.install(self._home_agent, context, self.now)
-        if own is not None:
-            self._kept.setdefault(home_address, own)
         self._set(home_address, old, context.version)
         self._home_agent.counters["contexts_applied"] += 1
 

@@ -24,7 +24,7 @@ from .effects import (
     TakeOver,
 )
 from .effects import Event as Notice
-from .failover.context import Context, Version
+from .failover.context import Version
 from .failover.machine import HIGHEST_TERM, Machine
 from .failover.states import Event, Role
 from .failover.takeover import Announcements
@@ -88,7 +88,7 @@ class Member:
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
         interval, factor = group.hello_interval, group.failure_factor
-        self.contexts = Contexts(self.home_agent, group.identity, now)
+        self.contexts = Contexts(self.home_agent, now)
         self.neighbors = {
             peer.identity: Neighbor(peer.identity, peer.address, 0, interval, factor) for peer in group.peers
         }
@@ -231,7 +231,6 @@ class Member:
             self.machine.give_up(Event.CLAIM_LOST, now)
         if self.machine.serves and self._lease_until <= now:
             self._report("lease_lost", effects)
-            self.contexts.hands_over = True
             self._stop_serving(now, effects)
             self.machine.give_up(Event.LEASE_LOST, now)
         claim = self.machine.claim_at(now)
@@ -368,9 +367,6 @@ class Member:
             self._state_reply(identity, message, now, effects)  # type: ignore[arg-type]
         elif kind is StateAcknowledge:
             self._let_go(self.replication.acknowledge(identity, message, now), effects)  # type: ignore[arg-type]
-            peer = self.replication.peers[identity]
-            if identity == self.machine.active and peer.pushed:
-                self.contexts.handed_over()
         elif kind is StateRequest:
             self._state_request(identity, message, effects)  # type: ignore[arg-type]
         elif kind is Control:
@@ -434,7 +430,6 @@ class Member:
         self._claiming_until = _FOREVER
         if served:
             self._report("higher_term", effects, member=identity, term=term)
-            self.contexts.hands_over = self.switch.successor != term & 0xFF
             self._stop_serving(now, effects)
         effects.append(StoreTerm(term))
 
@@ -447,6 +442,9 @@ class Member:
         peer = self.replication.peers[identity]
         if peer.progress is Progress.ABSENT:
             raise Refused("request_of_absent_member")
+        if identity == self.machine.active and self.neighbors[identity].term is None:
+            # It asks whoever is new to it, and does not say so in any other way.
+            self.machine.complete = False
         if peer.answering == request.identifier:
             return
         self.replication.doubt(identity)
@@ -475,7 +473,8 @@ class Member:
                     if not machine.serves:
                         self.contexts.apply_draft(entry, effects)
                 elif machine.serves:
-                    self._merge(entry.home_address, context, effects)
+                    if self.contexts.merge(context, machine.term, effects):
+                        self.replication.change(entry.home_address)
                 else:
                     self.contexts.apply(context, effects)
             except Malformed as bad:
@@ -492,10 +491,6 @@ class Member:
             self._asked[identity] = reply.identifier, again
         if reply.acknowledge:
             self._send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
-
-    def _merge(self, home_address: bytes, context: Context | None, effects: list[Effect]) -> None:
-        if context is not None and self.contexts.merge(context, self.machine.term, effects):
-            self.replication.change(home_address)
 
     # -- roles -------------------------------------------------------------------------------------
 
@@ -525,8 +520,6 @@ class Member:
             # It waited until we had all it had.
             self.replication.trust(planned)
         self._asked.clear()
-        for entry in self.contexts.handed_over():
-            self._merge(entry.home_address, self.contexts.read(entry), effects)
         self._ask(now, effects)
         self._settle(effects)
         self._announcements.begin(self._defended(), now)

@@ -59,16 +59,10 @@ class PlannedSwitch:
         self.deadline = _NEVER
         """When the other must have claimed."""
 
-    @property
-    def successor(self) -> int | None:
-        """The member that this one makes room for; it has all state."""
-        return self._to if self._said else None
-
     def changed(self, now: float) -> None:
         """The own role changed: whatever was planned is over."""
         self._hold_down.changed(now)
         self._to = self._asked = None
-        self._said = False
         self.deadline = _NEVER
         self._home_agent.frozen = ""
 
