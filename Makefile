@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.prepared
 
-.PHONY: setup system lab test lint fuzz bench clean
+.PHONY: setup system lab scenarios test lint fuzz bench clean
 
 setup: $(STAMP)  ## a virtual environment with everything that `make test` needs
 
@@ -16,8 +16,14 @@ $(STAMP): pyproject.toml
 system: setup  ## the programs that the lab and the tests start
 	tools/system-packages
 
-lab: system  ## a mobile node registers, moves and goes home, on real network namespaces
-	netns-lab/run handover
+lab: system  ## the active home agent is killed under traffic, on real network namespaces
+	netns-lab/run failover
+
+SCENARIOS := failover switchover split-brain restart arbiter handover
+
+scenarios: system  ## every scenario of the lab, also the ones that fail
+	@for each in $(SCENARIOS); do netns-lab/run $$each || failed="$$failed $$each"; done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 test: lint system  ## everything that must hold
 	$(BIN)/pytest -q
