@@ -169,7 +169,7 @@ class SetParameters:
     members: int = 2
     contexts: int = 1
     hello_interval_ms: int = 10
-    start_wait_ms: int = 200
+    start_wait_ms: int = 1000
     binding_lifetime: int = 4
     hold_down_ms: int = 200
     realtime: bool = True
