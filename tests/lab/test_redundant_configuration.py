@@ -123,7 +123,7 @@ def test_replayed_frame_leaves_where_it_left_before() -> None:
             return int(network.execute("two", "cat", "/sys/class/net/eth0/statistics/rx_packets"))
 
         before = received()
-        frame = b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x86\xdd" + bytes(60)
+        frame = b"\xff" * 6 + bytes.fromhex("02000000000186dd60000000000c3bff") + bytes(44)
         namespace = NAMESPACE_DIRECTORY / network.namespace("one")
         end = time.monotonic() + 5
         # A bridge's port forwards a moment after it has come up.
