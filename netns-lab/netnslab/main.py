@@ -73,7 +73,7 @@ def refusal(scenario: Scenario, options: Options) -> str | None:
 def _versions() -> dict[str, str]:
     """Versions of what a run depends on."""
     found = {"kernel": os.uname().release, "python": sys.version.split()[0]}
-    for program in ("tshark", "radvd"):
+    for program in ("tshark", "radvd", "etcd"):
         if shutil.which(program):
             said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
             numbers = re.findall(r"\d+(?:\.\d+)+", said.stdout + said.stderr)
