@@ -80,9 +80,12 @@ class Contexts:
         )
         return entry, version
 
-    def read(self, entry: StateEntry) -> Context | None:
-        """The context in an entry, ``None`` where the sender knows only the draft; :class:`Malformed`."""
-        if not entry.context:
+    def read(self, entry: StateEntry, *, draft: bool) -> Context | None:
+        """The context in an entry, ``None`` where the sender knows only the draft; :class:`Malformed`.
+
+        From anybody else a binding without its SAs is half of a context.
+        """
+        if draft and not entry.context and not entry.generation:
             return None
         context = decode(entry.context)
         if context.home_address != entry.home_address or context.generation != entry.generation:
