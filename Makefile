@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.prepared
 
-.PHONY: setup system lab scenarios test lint fuzz bench clean
+.PHONY: setup system lab scenarios test lint kernel fuzz bench clean
 
 setup: $(STAMP)  ## a virtual environment with everything that `make test` needs
 
@@ -32,6 +32,9 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+kernel: system  ## what needs IPsec in the kernel, in User-Mode Linux where the host's has none
+	$(BIN)/pytest -q -m kernel
 
 fuzz: setup  ## hostile input only
 	$(BIN)/pytest -q -m fuzz
