@@ -29,13 +29,12 @@ from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.mobility import Option
 from mip6ha.wire import address, checksum, text
 
-from .conftest import Namespace
+from .conftest import PATIENCE, Namespace, asked
 
 HOME_AGENT = "2001:db8:a::1"
 ROUTER = "2001:db8:a::ff"
 CARE_OF = "2001:db8:b::5"
 HOME = "2001:db8:a::100"
-PATIENCE = 15.0
 ROOT = Path(__file__).parents[2]
 
 _CONFIGURATION = """
@@ -169,13 +168,7 @@ class MemberProcess:
         )
 
     def show(self, what: str, name: str = "sock") -> Any:
-        """Asked over the socket itself, for a process takes half a second."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
-            connection.connect(str(self.directory / name))
-            connection.sendall(json.dumps({"command": what}).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                return json.loads(stream.readline())["result"]
+        return asked(self.directory / name, what)
 
     @property
     def role(self) -> str:

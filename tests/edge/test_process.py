@@ -96,13 +96,19 @@ def test_what_a_killed_process_left_is_cleaned_at_the_next_start(
     assert {name: namespace.switch(name) for name in SWITCHES} == before
 
 
+def stored(path: Path) -> int:
+    number = StoredNumber(path, "number")
+    number.close()
+    return number.value
+
+
 def test_reserved_sequence_numbers_grow_over_a_kill(agent: HomeAgentProcess) -> None:
     reserved = agent.directory / "state" / "sequences"
     agent.start_ready()
-    first = StoredNumber(reserved, "number").value
+    first = stored(reserved)
     agent.end(signal.SIGKILL)
     agent.start_ready()
-    assert StoredNumber(reserved, "number").value > first > 0
+    assert stored(reserved) > first > 0
     agent.end(signal.SIGTERM)
     reserved.write_text("no number")
     agent.start()
