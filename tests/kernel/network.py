@@ -36,6 +36,11 @@ _SETUP = (
 _PATIENCE = 3.0
 
 
+def neighbour(name: str) -> str:
+    """What makes an address one of the test's."""
+    return f"neigh replace {name} lladdr {_TEST} dev home nud permanent"
+
+
 class Wire:
     """A network namespace whose kernel is the home agent, and the other end of its only link.
 
@@ -53,6 +58,8 @@ class Wire:
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         try:
             self.ip(*_SETUP)
+            # The other end is the test's alone.
+            self.switch("conf/test/disable_ipv6", "1")
             with self.inside():
                 self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_IPV6))
                 self._socket.bind(("test", _IPV6))
@@ -107,6 +114,26 @@ class Wire:
         """What IPsec has counted since :meth:`start_over`, without zeros."""
         counts = self._count()
         return {name: more for name, count in counts.items() if (more := count - self._before[name])}
+
+    def tc(self, *commands: str) -> None:
+        """Traffic control in the namespace."""
+        done = subprocess.run(
+            ["tc", "-n", self.name, "-batch", "-"],
+            input="\n".join(commands),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands}: {done.stderr}"
+
+    def switch(self, name: str, value: str) -> None:
+        """Set a switch of the IPv6 stack in the namespace."""
+        with self.inside():
+            (Path("/proc/sys/net/ipv6") / name).write_text(value)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing more comes."""
+        return quiet(self._socket)
 
     def _count(self) -> dict[str, int]:
         # Of the thread's network namespace.
