@@ -464,7 +464,7 @@ class Member:
             # What it sends again while it answers has an identifier of its own.
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
-        draft = reply.term is None
+        draft = self.neighbors[identity].term is None
         contexts = [self.contexts.read(entry, draft=draft) for entry in reply.entries]
         statuses = []
         for entry, context in zip(reply.entries, contexts, strict=True):

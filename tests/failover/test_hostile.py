@@ -393,7 +393,8 @@ def test_an_spi_of_another_mobile_node(world: World) -> None:
 def test_a_binding_without_its_associations(world: World, generation: int) -> None:
     """Only a member that knows nothing but the draft may leave the context out."""
     half = changed(world)._replace(context=b"", generation=generation)
-    world.refuses(ACTIVE, STANDBY, reply(world, changed(world, 1), half), "context_schema")
+    for term in (0x101, None):
+        world.refuses(ACTIVE, STANDBY, reply(world, changed(world, 1), half, term=term), "context_schema")
 
 
 def test_older_generations_are_known_already(world: World) -> None:

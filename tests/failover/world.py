@@ -97,6 +97,9 @@ class MemberDataplane(Dataplane):
             case effects.StoreTerm(term):
                 assert term > self.term
                 self.term = term
+            case effects.SetTunnel(home_address, care_of_address):
+                # Networks that went leave a tunnel that is set again.
+                self.tunnels[home_address] = care_of_address
             case effects.AnnounceAddress() | effects.SendPacket():
                 assert self.owns
                 super().carry_out(effect)
