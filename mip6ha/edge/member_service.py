@@ -21,6 +21,7 @@ from ..member import Member
 from ..parameters import GroupParameters, HomeAgentParameters
 from .control import Request, Unwilling
 from .member_socket import MemberSocket, RawReader, UnprotectedSocket
+from .mobile_link import CarrierEvents, SocketReader
 from .service import HomeAgentService
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class MemberService(HomeAgentService):
         }
         self._open_sockets(group)
         self._arbiter = self._call_arbiter(group)
+        if self._dataplane.home_link is not None:
+            self._watch(self._dataplane.home_link.name)
         loop: Any = LoopingCall(self._dataplane.assert_ownership)
         loop.clock = self._reactor
         loop.start(_ASSERT_EVERY, now=False)
@@ -74,6 +77,13 @@ class MemberService(HomeAgentService):
         self._read(self._from_members)
         dropped = self._member.receive_unprotected
         self._read(RawReader(unprotected, lambda _: dropped(), lambda: None, self._reactor))
+
+    def _watch(self, home_link: str) -> None:
+        """A member that cannot reach the home link is of no use there, if another one can."""
+        carrier = CarrierEvents(home_link, self._carrier_changed)
+        self._closers.append(carrier.socket.close)
+        self._read(SocketReader(carrier.socket, carrier.ready, self._reactor))
+        carrier.look()
 
     def _call_arbiter(self, group: GroupParameters) -> Arbiter | None:
         membership = self._configuration.membership
@@ -98,10 +108,7 @@ class MemberService(HomeAgentService):
 
     def _heard(self, found: tuple[bytes, bytes]) -> None:
         source, packet = found
-        try:
-            self._perform(self._member.receive_member(source, packet, time.monotonic()))
-        except Exception:
-            self._fault()
+        self._input(lambda: self._member.receive_member(source, packet, time.monotonic()))
 
     def _received(self, packet: bytes) -> None:
         dataplane = self._dataplane
@@ -116,8 +123,16 @@ class MemberService(HomeAgentService):
         self._from_members.read()
         super()._timed()
 
+    def _carrier_changed(self, up: bool) -> None:
+        if up or not self._dataplane.owns:
+            return
+        refused, effects = self._member.switchback(time.monotonic())
+        self._log("home_link_lost", {"reason_to_stay": refused} if refused else {})
+        self._perform(effects)
+        self._settle()
+
     def _answered(self, term: int, granted: bool, lease_until: float) -> None:
-        self._perform(self._member.claim_answered(term, granted, lease_until, time.monotonic()))
+        self._input(lambda: self._member.claim_answered(term, granted, lease_until, time.monotonic()))
         if granted and not self._dataplane.owns and self._arbiter is not None:
             # It has changed its mind meanwhile.
             self._arbiter.release()
@@ -128,7 +143,7 @@ class MemberService(HomeAgentService):
         super()._settle()
 
     def _settle(self) -> None:
-        self._perform(self._member.flush(time.monotonic()))
+        self._input(lambda: self._member.flush(time.monotonic()))
         super()._settle()
 
     # -- effects -----------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
     def start() -> None:
         # Now, for once a service has started a HELLO may be due.
         gc.collect()
+        if any(each.membership and each.membership.realtime for _, each in configurations):
+            _become_realtime()
         try:
             for service in services:
                 service.startService()
@@ -63,8 +65,6 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
             services[0].failed = True
             reactor.stop()
         else:
-            if any(each.membership and each.membership.realtime for _, each in configurations):
-                _become_realtime()
             _spare_collections()
 
     def reload() -> None:

@@ -34,6 +34,9 @@ from .tun import TunReader
 
 __all__ = ["HomeAgentService", "MonotonicReactor"]
 
+# Seconds. What fails each time it is tried must leave room for everything else.
+_AFTER_FAULT = 0.01
+
 
 class MonotonicReactor(EPollReactor):
     """The epoll reactor on the clock that the cores use, so that setting the time of day moves no timer."""
@@ -96,6 +99,7 @@ class HomeAgentService(Service):
         self._ended = ended
         self._timer: DelayedCall | None = None
         self._timer_due = 0.0
+        self._not_before = 0.0
         self._closers: list[Callable[[], object]] = []
         self._core: Core
         self._home_agent: HomeAgent
@@ -172,19 +176,21 @@ class HomeAgentService(Service):
 
     # -- inputs ------------------------------------------------------------------------------------
 
-    def _received(self, packet: bytes) -> None:
+    def _input(self, give: Callable[[], Iterable[Effect]]) -> None:
+        """Give the core an input, and carry out what it asks for."""
         try:
-            self._perform(self._core.receive(packet, time.monotonic()))
+            self._perform(give())
         except Exception:
-            # Otherwise the reactor would stop reading the device for good.
-            self._fault()
+            # Otherwise the reactor would stop reading the device, or the timer would never come again.
+            self._dataplane.counters["internal_error"] += 1
+            self._not_before = time.monotonic() + _AFTER_FAULT
+            self.log.failure("an input was dropped by a fault of this program")
 
-    def _fault(self) -> None:
-        self._dataplane.counters["internal_error"] += 1
-        self.log.failure("a packet was dropped by a fault of this program")
+    def _received(self, packet: bytes) -> None:
+        self._input(lambda: self._core.receive(packet, time.monotonic()))
 
     def _conflicted(self, address: bytes) -> None:
-        self._perform(self._core.address_conflict(address, time.monotonic()))
+        self._input(lambda: self._core.address_conflict(address, time.monotonic()))
         self._settle()
 
     def _timed(self) -> None:
@@ -192,7 +198,7 @@ class HomeAgentService(Service):
         now = time.monotonic()
         deadline = self._core.next_deadline()
         if deadline is not None and deadline <= now:
-            self._perform(self._core.on_timer(now))
+            self._input(lambda: self._core.on_timer(now))
         self._settle()
 
     def _settle(self) -> None:
@@ -206,7 +212,8 @@ class HomeAgentService(Service):
                 return
             timer.cancel()
         self._timer_due = deadline
-        self._timer = self._reactor.callLater(max(0.0, deadline - time.monotonic()), self._timed)
+        wait = max(deadline, self._not_before) - time.monotonic()
+        self._timer = self._reactor.callLater(max(0.0, wait), self._timed)
 
     def reload(self) -> None:
         """Take the mobile nodes over from the configuration file; one that is not usable changes nothing."""

@@ -243,3 +243,15 @@ def test_one_process_in_two_sets(world: RedundantSet) -> None:
     assert second.end(signal.SIGTERM) == 0
     assert second.namespace.links() == {"lo", "home", "sync"}
     assert second.namespace.rules() == set()
+
+
+def test_who_loses_the_home_link_hands_over(world: RedundantSet) -> None:
+    active, standby = world.start()
+    assert world.mobile_node.register() == 0
+    world.switch.run("ip", "link", "set", "home1", "down")
+    standby.wait(lambda: standby.role == "active")
+    assert world.mobile_node.register() == 0
+    assert active.named("home_link_lost") == 1
+    # With the other's gone as well there is no better place.
+    world.switch.run("ip", "link", "set", "home2", "down")
+    standby.wait(lambda: standby.named("home_link_lost") == 1)
