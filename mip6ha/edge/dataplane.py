@@ -33,6 +33,7 @@ from ..effects import (
     TakeOver,
     UnroutePrefix,
 )
+from ..ipv6 import HEADER_LENGTH
 from .ndp import HomeLink
 from .netlink import MAIN_TABLE, KernelTables
 from .selection import Selection
@@ -178,8 +179,11 @@ class TunDataplane:
             self.home_link.announce(self._address, self._address)
 
     def pass_on(self, packet: bytes) -> bool:
-        """Give a packet that came before others knew to the member that serves now, if it can be found."""
-        return self.home_link is not None and self.home_link.pass_on(packet)
+        """Give a packet that came before others knew to the member that serves now; whether that can be."""
+        if self.home_link is None or len(packet) < HEADER_LENGTH:
+            return False
+        self.home_link.pass_on(packet)
+        return True
 
     # What goes out must meet the state that effects before it asked for: hence the flushes.
 

@@ -23,7 +23,7 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 
 from .. import icmpv6, ipv6
-from ..wire import UNSPECIFIED, Malformed
+from ..wire import UNSPECIFIED, Malformed, text
 from .errors import Unusable
 
 __all__ = ["HomeLink", "NeighborListener", "conflict"]
@@ -144,9 +144,11 @@ class HomeLink:
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | kind, 0)
             self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | kind, 0)
+            self._router = socket.socket(socket.AF_INET6, socket.SOCK_RAW | kind, socket.IPPROTO_RAW)
         except PermissionError:
             raise Unusable(f"home link {name}: needs CAP_NET_RAW") from None
         self._out.bind((name, 0))
+        self._router.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
         hardware, own = self._out.getsockname()[3:5]
         if hardware != _ETHERNET:
             raise Unusable(f"home link {name}: is not an Ethernet interface")
@@ -175,6 +177,7 @@ class HomeLink:
         """Leave every group and stop listening."""
         self._socket.close()
         self._out.close()
+        self._router.close()
         self._membership.close()
 
     # -- what is ours ------------------------------------------------------------------------------
@@ -209,12 +212,16 @@ class HomeLink:
         packet = icmpv6.unsolicited_advertisement(source, address, self._link_layer)
         self._send(packet, _multicast(packet))
 
-    def pass_on(self, packet: bytes) -> bool:
-        """Give a packet to the member that has the virtual address now; whether there is one."""
-        if self._virtual is None:
-            return False
-        self._send(packet, self._virtual, self._true_head)
-        return True
+    def pass_on(self, packet: bytes) -> None:
+        """Give a packet for a defended address to whoever answers for that now, but not with our voice."""
+        if self._virtual is not None:
+            self._send(packet, self._virtual, self._true_head)
+            return
+        try:
+            # By this link and no other, so that the kernel asks its neighbours and not our routes.
+            self._router.sendto(packet, (text(packet[24:40]), 0))
+        except OSError as error:
+            self._counters[f"home_link_send_{_name(error)}"] += 1
 
     def _send(self, packet: bytes, destination: bytes, head: bytes = b"") -> None:
         try:

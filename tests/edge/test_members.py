@@ -120,7 +120,9 @@ def test_planned_switches_on_request(world: RedundantSet) -> None:
     assert "2001:db8:e::2" in shown
 
 
-def test_a_planned_switch_loses_nothing(world: RedundantSet) -> None:
+@pytest.mark.parametrize("more", ["", 'virtual_mac = "off"\n'], ids=["virtual-mac", "own-mac"])
+def test_a_planned_switch_loses_nothing(world: RedundantSet, more: str) -> None:
+    world.configure(more)
     _, second = world.start()
     node = world.mobile_node
     assert node.register() == 0
@@ -132,7 +134,14 @@ def test_a_planned_switch_loses_nothing(world: RedundantSet) -> None:
 
 
 def test_a_stop_hands_over_first(world: RedundantSet) -> None:
+    world.configure("realtime = true\n")
     active, standby = world.start()
+    assert standby.process is not None
+    granted = os.sched_getscheduler(standby.process.pid) == os.SCHED_RR
+    locked = "VmLck:\t       0 kB" not in Path(f"/proc/{standby.process.pid}/status").read_text()
+    # Where it is not allowed that is told, and everything else works.
+    assert granted == ("no real-time priority" not in standby.log)
+    assert locked == ("memory is not locked" not in standby.log)
     assert world.mobile_node.register() == 0
     assert active.end(signal.SIGTERM) == 0
     assert standby.role == "active"
