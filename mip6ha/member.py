@@ -542,7 +542,7 @@ class Member:
         effects += self.home_agent.end_probes()
         for identity, peer in self.replication.peers.items():
             if peer.progress is not Progress.ABSENT:
-                self._appear(identity, now)
+                self.replication.appear(identity, now)
         self._asked.clear()
         self.associations.alone = False
         self._announcements.end()
