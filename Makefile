@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.prepared
 
-.PHONY: setup system lab scenarios test lint kernel fuzz bench clean
+.PHONY: setup system lab scenarios test lint kernel fuzz simulate bench clean
 
 setup: $(STAMP)  ## a virtual environment with everything that `make test` needs
 
@@ -38,6 +38,12 @@ kernel: system  ## what needs IPsec in the kernel, in User-Mode Linux where the 
 
 fuzz: setup  ## hostile input only
 	$(BIN)/pytest -q -m fuzz
+
+SEEDS   := 5000
+MINUTES := 10
+
+simulate: setup  ## many redundant sets in simulated time: make simulate SEEDS=5000 MINUTES=10
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --minutes $(MINUTES)
 
 bench: system  ## figures, into bench-out/
 	$(BIN)/python bench/run.py

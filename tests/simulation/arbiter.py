@@ -1,6 +1,7 @@
 """A consensus service in one object: it hands out terms by compare-and-swap, and holds the active's lease.
 
-Covered: messages to it and back, lost and late ones, renewal as the edge does it. Not covered: its own failures.
+Covered: messages to it and back, lost and late ones, renewal as the edge does it. Not covered: its own
+failures.
 """
 
 from __future__ import annotations

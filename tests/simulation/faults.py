@@ -1,8 +1,8 @@
 """What goes wrong, decided on the way by the run's random source.
 
-Covered: crashes between any two effects or before stable storage is written, restarts, pauses with and without
-the clock, slow processes, cuts of the sync side and the home side one way or both, bad networks, commands,
-floods. Not covered: attacks (``attacker``).
+Covered: crashes between any two effects or before stable storage is written, restarts, pauses with and
+without the clock, slow processes, cuts of the sync side and the home side one way or both, bad networks,
+commands, floods. Not covered: attacks (``attacker``).
 """
 
 from __future__ import annotations

@@ -49,8 +49,9 @@ class Life:
         self.knows_since = float("inf")
         self.lease_until = float("inf")
         self._armed: float | None = None
-        self._flushing = False
-        now = seat.host.clock()
+        self._flushing = self._commanded = False
+        now = self._input_at = seat.host.clock()
+        self.idled = False
         self.member = Member(
             replace(group.parameters, sequence_floor=seat.floor),
             group.settings[seat.identity],
@@ -90,14 +91,16 @@ class Life:
         checker = self.world.checker
         checker.before_step(self)
         member, now = self.member, self.seat.host.clock()
+        self.idled = now - self._input_at > 1.5 * self.seat.group.plan.interval
+        self._input_at = now
         if identity:
             judge = checker.before_message(self, datagram, bringer)
             effects = member.receive_member(self.seat.group.addresses[identity], datagram.octets, now)
             checker.after_message(self, datagram, bringer, judge, effects)
         else:
-            seen = checker.before_packet(self, datagram)
+            seen = checker.packets.before_packet(self, datagram)
             effects = member.receive(datagram.octets, now)
-            checker.after_packet(self, datagram, bringer, seen)
+            checker.packets.after_packet(self, datagram, bringer, seen)
         if not identity or checker.is_for(self, datagram):
             datagram.arrived = True
         self.perform(effects)
@@ -122,7 +125,7 @@ class Life:
         if not self.alive or self.seat.host.paused or (at is not None and at != self._armed):
             return
         self.world.checker.before_step(self)
-        now = self.seat.host.clock()
+        now = self._input_at = self.seat.host.clock()
         self._armed = None
         self._after(self.member.on_timer(now if at is None else max(now, at)))
 
@@ -136,7 +139,9 @@ class Life:
         """An operator wants another member to be the active one."""
         said, effects = self.member.switchback(self.seat.host.clock())
         self.world.log("command", self, f"switchback {said}")
+        self._commanded = True
         self._after(effects)
+        self._commanded = False
 
     def claim_answered(self, term: int, granted: bool, lease_until: float) -> None:
         """See :meth:`Member.claim_answered`."""
@@ -190,6 +195,8 @@ class Life:
             elif kind is SendPacket:
                 world.send_from_home_agent(self, effect.packet)  # type: ignore[union-attr]
             elif kind is Event:
+                if effect.name == "switch_begins" and not self._commanded:  # type: ignore[union-attr]
+                    world.checker.yields(self)
                 world.log(effect.name, self, effect.fields)  # type: ignore[union-attr]
             elif isinstance(effect, StoreTerm | ReserveSequences):
                 if host.trap_storage:

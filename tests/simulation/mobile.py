@@ -49,7 +49,7 @@ class Ack:
 
 
 class MobileNode:
-    """One mobile node. ``sent`` maps a Binding Update's sequence number to that of the ESP packet around it."""
+    """One mobile node. ``sent`` maps a Binding Update's sequence number to its ESP packet's."""
 
     def __init__(self, world: World, group: Group, index: int) -> None:
         random, plan = world.random, group.plan
@@ -210,7 +210,7 @@ class MobileNode:
             self._open(datagram)
         except Refused as refused:
             if fresh and refused.reason == "replayed":
-                self.world.checker.fresh_refused(self, datagram, self.tops.get(datagram.spi))
+                self.world.checker.packets.fresh_refused(self, datagram, self.tops.get(datagram.spi))
         self._arm()
 
     def _open(self, datagram: Datagram) -> None:
@@ -228,7 +228,7 @@ class MobileNode:
             return
         message = messages.parse(octets, self.group.address, self.home_address)
         if isinstance(message, BindingAcknowledgement):
-            self.world.checker.binding_acknowledged(self, message)
+            self.world.checker.packets.binding_acknowledged(self, message)
             self._perform(self.registration.acknowledged(message, self.world.now))
 
     def _arm(self) -> None:

@@ -1,7 +1,7 @@
 """Hears of contexts that members export and install, without a word in the product.
 
-The functions of ``mip6ha.replica`` are replaced, wherever they were imported, by ones that tell the checker of
-the run that is going on.
+The functions of ``mip6ha.replica`` are replaced, wherever they were imported, by ones that tell the records
+of the run that is going on.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mip6ha.failover.context import BindingState, Context, Version
 from mip6ha.node import HomeAgent
 
 if TYPE_CHECKING:
-    from .checker import Checker
+    from .records import Records
 
 __all__ = ["everywhere", "export", "to"]
 
-_checkers: list[Checker] = []
+_listeners: list[Records] = []
 _underneath: dict[str, Callable[..., Any]] = {}
 
 
@@ -51,14 +51,14 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
 
 def _export(home_agent: HomeAgent, home_address: bytes, version: Version, now: float) -> Context:
     context = export(home_agent, home_address, version, now)
-    _checkers[-1].exported(home_agent, context)
+    _listeners[-1].exported(home_agent, context)
     return context
 
 
 def _install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]:
-    _checkers[-1].installing(home_agent, context)
+    _listeners[-1].installing(home_agent, context)
     effects: list[Effect] = _underneath["install"](home_agent, context, now)
-    _checkers[-1].installed(home_agent, context)
+    _listeners[-1].installed(home_agent, context)
     return effects
 
 
@@ -66,7 +66,7 @@ def _install_binding(
     home_agent: HomeAgent, home_address: bytes, state: BindingState | None, now: float
 ) -> list[Effect]:
     effects: list[Effect] = _underneath["install_binding"](home_agent, home_address, state, now)
-    _checkers[-1].bound(home_agent, home_address, state)
+    _listeners[-1].bound(home_agent, home_address, state)
     return effects
 
 
@@ -74,9 +74,9 @@ _SUBSTITUTES = {"export": _export, "install": _install, "install_binding": _inst
 
 
 @contextmanager
-def to(checker: Checker) -> Iterator[None]:
-    """Tell ``checker`` of what happens meanwhile."""
-    _checkers.append(checker)
+def to(records: Records) -> Iterator[None]:
+    """Tell ``records`` of what happens meanwhile."""
+    _listeners.append(records)
     before = dict(_underneath)
     entered = []
     for name, substitute in _SUBSTITUTES.items():
@@ -91,5 +91,5 @@ def to(checker: Checker) -> Iterator[None]:
     finally:
         for context in reversed(entered):
             context.__exit__(None, None, None)
-        _checkers.pop()
+        _listeners.pop()
         _underneath.update(before)

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .checker import Violation
 from .mutants import mutated
 from .plan import plan
+from .violation import Violation
 from .world import World
 
-__all__ = ["Result", "many", "one"]
+__all__ = ["Result", "many", "one", "results"]
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of a seed; ``rule`` is the broken one, empty if none."""
+    """What came of a seed; ``rule`` is the broken one, empty if none. ``happened`` counts events by name."""
 
     seed: int
     minutes: float
@@ -34,6 +34,7 @@ class Result:
     timeline: list[str] = field(default_factory=list)
     seconds: float = 0.0
     figures: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> bool:
@@ -44,7 +45,8 @@ class Result:
         """For people: the last events, what broke, and how to see it again."""
         figures = ", ".join(f"{value} {name}" for name, value in sorted(self.figures.items()))
         if not self.failed:
-            return f"seed {self.seed}: no violation in {self.minutes:g} minutes ({self.seconds:.1f} s): {figures}"
+            took = f"{self.minutes:g} minutes ({self.seconds:.1f} s)"
+            return f"seed {self.seed}: no violation in {took}: {figures}"
         again = f"python -m tests.simulation --seed {self.seed} --minutes {self.minutes:g}"
         again += f" --mutant {self.mutant}" if self.mutant else ""
         return "\n".join(
@@ -67,11 +69,12 @@ def one(seed: int, minutes: float, mutant: str = "", events: int = 60) -> Result
     checker = world.checker
     result.figures = Counter(
         events=world.events,
-        acknowledgements=checker.acknowledgements,
+        acknowledgements=checker.packets.acknowledgements,
         takeovers=checker.takeovers,
         replays=checker.replays,
-        refusals=checker.refusals,
+        refusals=checker.packets.refusals,
     )
+    result.happened = world.timeline.counts
     result.at, result.seconds = world.now, time.perf_counter() - began
     if result.failed:
         result.timeline = world.timeline.lines(events)
@@ -122,6 +125,7 @@ def many(
         )
     numbers = ", ".join(f"{value:,} {name}" for name, value in sorted(figures.items()))
     write(
-        f"{done} seeds x {minutes:g} minutes in {time.monotonic() - began:.0f} s: {len(failed)} failed; {numbers}\n"
+        f"{done} seeds x {minutes:g} minutes in {time.monotonic() - began:.0f} s: "
+        f"{len(failed)} failed; {numbers}\n"
     )
     return failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 
 __all__ = ["Timeline"]
@@ -16,10 +16,12 @@ class Timeline:
     """The last events; those of single mobile nodes are left out."""
 
     def __init__(self, length: int = 400) -> None:
+        self.counts: Counter[str] = Counter()
         self._events: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=length)
 
     def add(self, now: float, what: tuple[object, ...]) -> None:
         """Note an event: its name, who, and details."""
+        self.counts[str(what[0])] += 1
         if what[0] not in _QUIET:
             self._events.append((now, tuple(map(_plain, what))))
 

@@ -21,9 +21,10 @@ from mip6ha.parameters import (
 )
 from mip6ha.wire import address
 
+from . import ending
 from .arbiter import Arbiter
 from .attacker import Attacker
-from .checker import Checker, Violation
+from .checker import Checker
 from .faults import Faults
 from .host import Host, Seat
 from .life import Life
@@ -31,6 +32,7 @@ from .mobile import MobileNode
 from .network import Datagram, Network, Router
 from .plan import CALM, GroupPlan, Plan
 from .timeline import Timeline
+from .violation import Violation
 
 __all__ = ["Group", "World"]
 
@@ -106,6 +108,9 @@ class Group:
             extensions=plan.extensions,
         )
 
+    def __repr__(self) -> str:
+        return f"g{self.plan.number}"
+
     @property
     def lives(self) -> list[Life]:
         """The members that run."""
@@ -129,7 +134,7 @@ class World:
         self.arbiter = Arbiter(self)
         self.hosts = [Host(self, index, clock) for index, clock in enumerate(plan.clocks)]
         self.groups = [Group(self, each) for each in plan.groups]
-        self.checker = Checker(self)
+        self.checker = Checker()
         self.attacker = Attacker(self)
         self.faults = Faults(self)
 
@@ -158,12 +163,12 @@ class World:
         self._quiet()
         self._until(plan.faulty + plan.settle)
         for group in self.groups:
-            self.checker.nothing_lost(group)
+            ending.nothing_lost(group)
             for mobile_node in group.mobile_nodes:
                 self.at(random.uniform(0, 1.5), mobile_node.refresh)
         self._until(plan.faulty + plan.settle + 10)
         for group in self.groups:
-            self.checker.in_order(group)
+            ending.in_order(group)
 
     def _until(self, end: float) -> None:
         heap = self._heap
@@ -195,7 +200,7 @@ class World:
         """A new life in a seat."""
         seat.lives += 1
         seat.life = Life(self, seat)
-        self.checker.born(seat.life)
+        self.checker.records.born(seat.life)
         self.log("starts", seat.life, f"stored term {seat.term:#x}")
         seat.life.start()
 
@@ -206,7 +211,7 @@ class World:
         datagram = Datagram(packet, self.now, life)
         datagram.term = life.member.machine.term
         datagram.addressee = seat
-        self.checker.message_leaves(life, seat, datagram)
+        self.checker.packets.message_leaves(life, seat, datagram)
         self.attacker.saw_message(seat, life.seat.identity, datagram)
         for delay in self.network.sync_delays(life.seat.host.index, seat.host.index):
             self.at(delay, seat.host.take, (seat, datagram, life.seat.identity, "network"))
@@ -228,7 +233,7 @@ class World:
         """A member's packet towards a mobile node, or out of a tunnel."""
         datagram = Datagram(packet, self.now, life)
         datagram.term = life.member.machine.term
-        self.checker.packet_leaves(life, datagram)
+        self.checker.packets.packet_leaves(life, datagram)
         mobile_node = self.addresses.get(packet[24:40])
         if mobile_node is None:
             return
