@@ -16,7 +16,7 @@ from .failover.context import FORMAT, AssociationState, BindingState, Context, V
 from .harp.messages import StateEntry
 from .ipsec.algorithms import Keys, by_name
 from .ipsec.policy import Mode, Use
-from .ipsec.replay import ReplayWindow
+from .ipsec.replay import DEFAULT_WINDOW, ReplayWindow
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
 from .numbering import SharedAssociations
@@ -61,10 +61,13 @@ def _association_state(association: SecurityAssociation) -> AssociationState:
     keys = association.keys
     if window is None:
         size, counter, limit, bitmap = 64, association.reserved, 0, b""
+    elif association.mode is Mode.TUNNEL:
+        # What was accepted lies below the limit, and all of that counts as seen elsewhere.
+        size, counter, limit, bitmap = window.size, window.top, association.reserved, b""
     else:
-        size, counter = window.size, window.top
-        limit = association.reserved if association.mode is Mode.TUNNEL else 0
-        bits = window.bitmap
+        # A record has to fit a message. Who takes over has the narrower window: what is older counts as seen.
+        size, counter, limit = min(window.size, DEFAULT_WINDOW), window.top, 0
+        bits = window.bitmap & (1 << size) - 1
         bitmap = bits.to_bytes(bits.bit_length() + 7 >> 3, "big")
     return AssociationState(
         association.spi,

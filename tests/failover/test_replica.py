@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mip6ha import replica
 from mip6ha.binding.cache import State
 from mip6ha.binding.messages import MobileNetworkPrefix
 from mip6ha.effects import DefendAddress, Effect, ReleaseAddress, SetTunnel
-from mip6ha.failover.context import AssociationState, Context, Version
+from mip6ha.failover.context import AssociationState, Context, Version, encode
 from mip6ha.harp.messages import StateEntry
 from mip6ha.ipsec.policy import Use
 from mip6ha.ipsec.replay import ReplayWindow
@@ -104,6 +105,21 @@ def test_what_was_installed_is_what_was_exported() -> None:
     assert binding is not None
     assert binding.expires == NOW + 159
     assert other.agent.name_of(node.home_address) == "mn0"
+
+
+def test_a_wide_window_fits_a_record_and_opens_nothing() -> None:
+    node = mobile_node()
+    described = tuple(replace(each, window=65536) for each in node.parameters.associations)
+    node.parameters = node.changed(associations=described)
+    place, other = registered(node), Place(identity=2, serves=False)
+    window = place.window(0x10000)
+    window.top, window.bitmap = 70_000, (1 << 65536) - 1 - (1 << 5)
+    context = place.export(node.home_address)
+    assert len(encode(context)) < 600
+    other.install(context)
+    installed = other.window(0x10000)
+    assert installed.is_new(70_000 - 5)
+    assert not any(installed.is_new(number) for number in range(1, 70_001) if number != 70_000 - 5)
 
 
 def test_a_mobile_node_that_never_registered_has_associations_alone() -> None:

@@ -459,7 +459,9 @@ class World:
 
 def association_of(each: SecurityAssociation) -> tuple[object, ...]:
     window = each.window
-    seen = (window.size, window.top, window.bitmap) if window is not None else None
+    seen = None
+    if window is not None and each.mode is Mode.TRANSPORT:
+        seen = window.size, window.top, window.bitmap
     return each.spi, each.direction, each.use, each.keys, each.esn, each.transform, seen
 
 

@@ -21,7 +21,8 @@ from mip6ha import replica
 from mip6ha.failover.context import Context, Version, decode, encode
 from mip6ha.harp import messages
 from mip6ha.harp.messages import Body, Control, Hello, StateAcknowledge, StateReply, StateRequest
-from mip6ha.ipsec.policy import Use
+from mip6ha.ipsec.policy import Mode, Use
+from mip6ha.ipsec.replay import DEFAULT_WINDOW
 from mip6ha.ipv6 import MOBILITY
 from mip6ha.wire import Malformed, checksum
 
@@ -230,7 +231,8 @@ class Round:
         world.run(3.0)
         world.start(self.source)
         world.until(lambda: len(world.serving) == 1 and world.is_settled(), 300.0)
-        assert world.register(self.bystander, CARE_OF_2).status == 0
+        # 174: a network that was made up may cover its care-of address.
+        assert world.register(self.bystander, CARE_OF_2).status in {0, 174}
         world.run(0.1)
         world.check()
 
@@ -251,15 +253,19 @@ def _keys(context: Context) -> object:
 
 def _lasting(context: Context) -> object:
     """What of a context does not depend on when it is looked at, nor on how a number is written."""
-    associations = {
-        structs.replace(
-            each,
-            size=0 if each.outbound else each.size,
-            limit=0 if each.outbound or Use(each.use) is not Use.PAYLOAD else each.limit,
-            bitmap=b"" if each.outbound else each.bitmap.lstrip(b"\0"),
+    associations = set()
+    for each in context.associations:
+        tunnel = Use(each.use).mode is Mode.TUNNEL
+        size = each.size if tunnel else min(each.size, DEFAULT_WINDOW)
+        seen = int.from_bytes(each.bitmap, "big") & (1 << size) - 1
+        associations.add(
+            structs.replace(
+                each,
+                size=0 if each.outbound else size,
+                limit=each.limit if tunnel and not each.outbound else 0,
+                bitmap=b"" if tunnel or each.outbound else seen.to_bytes(DEFAULT_WINDOW // 8, "big"),
+            )
         )
-        for each in context.associations
-    }
     return _binding(context), associations
 
 
