@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from .binding.messages import MobileNetworkPrefix
 from .group_config import GroupTable, Membership
+from .harp.sync import LARGEST_ENTRY
 from .ipsec.policy import Direction, Use
 from .parameters import (
     AssociationParameters,
@@ -26,6 +27,7 @@ from .parameters import (
     MobileNodeParameters,
     OtherHomeAgent,
 )
+from .replica import largest_entry
 from .tables import (
     ENCRYPTION_ALLOWED,
     INTEGRITY_ALLOWED,
@@ -214,12 +216,31 @@ def load(path: Path) -> Configuration:
     _check_unique(agent.address, nodes, problems)
     group = content.group
     member = None if group is None else group.parameters(agent.address, key_file, problems)
+    if group is not None:
+        _check_size(nodes, problems)
     problems.refuse()
     mobile_nodes = tuple(node for _, node in nodes)
     warnings = (*_warnings(agent, nodes), *_exposed_keys(path, data))
     membership = None if group is None else group.membership()
     edge = _edge(agent, path, None if group is None else group.id, membership)
     return Configuration(_agent_parameters(agent, mobile_nodes), edge, warnings, member, membership)
+
+
+def _check_size(nodes: list[_Located], problems: Problems) -> None:
+    """What a set replicates of one mobile node must fit a message."""
+    sizes: dict[tuple[object, ...], int] = {}
+    for location, node in nodes:
+        # Of a pool all are alike, and their names within a digit or so.
+        kinds = tuple((each.direction, each.use, each.transform.name) for each in node.associations)
+        shape = len(node.name.encode()), len(node.prefixes), kinds
+        if shape not in sizes:
+            sizes[shape] = largest_entry(node)
+        if sizes[shape] > LARGEST_ENTRY:
+            problems.add(
+                location,
+                f"takes {sizes[shape]} octets in a message between members",
+                f"at most {LARGEST_ENTRY}: fewer mobile network prefixes or SAs",
+            )
 
 
 def _agent_parameters(

@@ -12,17 +12,18 @@ from .binding.cache import Binding, State
 from .binding.messages import LIFETIME_UNIT, MobileNetworkPrefix
 from .binding.registration import Before
 from .effects import DefendAddress, Effect, ReleaseAddress
-from .failover.context import FORMAT, AssociationState, BindingState, Context, Version
-from .harp.messages import StateEntry
+from .failover.context import FORMAT, AssociationState, BindingState, Context, Version, encode
+from .harp.messages import StateEntry, entry_size
 from .ipsec.algorithms import Keys, by_name
-from .ipsec.policy import Mode, Use
+from .ipsec.policy import Direction, Mode, Use
 from .ipsec.replay import DEFAULT_WINDOW, ReplayWindow
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
 from .numbering import SharedAssociations
+from .parameters import AssociationParameters, MobileNodeParameters
 from .wire import Malformed
 
-__all__ = ["export", "install", "merge_counters", "newer_binding"]
+__all__ = ["export", "install", "largest_entry", "merge_counters", "newer_binding"]
 
 
 def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: float) -> Context:
@@ -82,6 +83,40 @@ def _association_state(association: SecurityAssociation) -> AssociationState:
         limit,
         bitmap,
     )
+
+
+def _has_window(parameters: AssociationParameters) -> bool:
+    return parameters.direction is Direction.IN and parameters.use.mode is Mode.TRANSPORT
+
+
+def largest_entry(mobile_node: MobileNodeParameters) -> int:
+    """Octets that a mobile node's state takes in a message when everything in it is as long as it can be."""
+    home_address, prefixes = mobile_node.home_address, mobile_node.prefixes
+    most = (1 << 64) - 1
+    associations = tuple(
+        AssociationState(
+            each.spi,
+            each.direction is Direction.OUT,
+            each.use.value,
+            each.transform.name,
+            each.keys.encryption,
+            each.keys.integrity,
+            each.esn,
+            65536,
+            most,
+            most,
+            bytes(min(each.window, DEFAULT_WINDOW) + 7 >> 3) if _has_window(each) else b"",
+        )
+        for each in mobile_node.associations
+    )
+    binding = BindingState(
+        True, True, 0xFFFF, home_address, home_address, 0xFFFF, 255, 0xFFFF, most, prefixes
+    )
+    context = Context(FORMAT, home_address, most, most, mobile_node.name, binding, associations)
+    entry = StateEntry(
+        home_address, home_address, 0, 0, 0, prefixes, generation=most, context=encode(context)
+    )
+    return entry_size(entry)
 
 
 def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]:

@@ -247,3 +247,21 @@ def test_two_files_for_one_process_must_not_share(tmp_path: Path) -> None:
         "group.id",
         "group.address",
     ]
+
+
+def test_what_a_set_replicates_of_a_mobile_node_fits_a_message(tmp_path: Path) -> None:
+    def node(prefixes: int) -> str:
+        listed = ", ".join(f'"2001:db8:f:{index:x}::/64"' for index in range(prefixes))
+        return f"""
+[[mobile_node]]
+home_address = "2001:db8:a::100"
+mobile_network_prefixes = [{listed}]
+"""
+
+    assert loaded(tmp_path, peers=PEER + node(20)).parameters.mobile_nodes
+    (fault,) = faults(tmp_path, peers=PEER + node(60))
+    assert fault.startswith("mobile_node[0]")
+    assert fault.endswith("at most 2016: fewer mobile network prefixes or SAs")
+    alone = tmp_path / "alone.toml"
+    alone.write_text(AGENT + node(60))
+    assert load(alone).parameters.mobile_nodes

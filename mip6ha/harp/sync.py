@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from .messages import StateAcknowledge, StateEntry, StateReply, SynchronizationStatus, entry_size
 
-__all__ = ["Peer", "Progress", "Record", "Replication"]
+__all__ = ["LARGEST_ENTRY", "Peer", "Progress", "Record", "Replication"]
 
 Held = TypeVar("Held")
 Record = tuple[StateEntry, tuple[int, int]]
@@ -25,6 +25,8 @@ Record = tuple[StateEntry, tuple[int, int]]
 
 _LATE = 64
 """Messages to one member that were sent again and may still be acknowledged."""
+LARGEST_ENTRY = 2016
+"""Octets of the largest entry that a message of its own can carry."""
 _ROOM = 1960
 """Octets for entries in one message of at most 2048, its frame and own options left out."""
 
