@@ -130,6 +130,7 @@ class Member:
     def start(self, now: float) -> list[Effect]:
         """Ask who is there."""
         self._note(now)
+        self.machine.listen(now)
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
         self._say_hello(now, effects, solicit=True)
@@ -399,6 +400,7 @@ class Member:
             self.channel.close(identity)
             self._check_neighbors(now, effects)
         self.associations.skip(hello.floor, effects)
+        served = neighbor.active
         if not neighbor.take(hello, now):
             raise Refused("stale_hello")
         if not hello.lifetime:
@@ -413,8 +415,13 @@ class Member:
                 self.machine.complete = False
             self._report("member_appeared", effects, member=identity)
             if self.machine.serves:
+                # It answers only those that it has heard.
+                self._send_hello(identity, effects)
                 self._ask(now, effects)
         self.machine.heard(neighbor, now)
+        if served and not hello.active and self.machine.serves:
+            # What it said while it served may have led the home link to it.
+            effects.append(AnnounceAddress(self.home_agent.address))
         if self.machine.role is not Role.CLAIMING:
             self._claiming_until = _FOREVER
         if hello.solicit:

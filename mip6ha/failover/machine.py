@@ -66,6 +66,10 @@ class Machine:
         """Whether this member is the one that mobile nodes talk to."""
         return self.role is Role.ACTIVE or self.role is Role.YIELDING
 
+    def listen(self, now: float) -> None:
+        """Begin to listen: it may have taken long to get here."""
+        self._started = self.orphaned = now
+
     def do(self, event: Event) -> None:
         """Change the role as the table says."""
         self.role = next_role(self.role, event)
