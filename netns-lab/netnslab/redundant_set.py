@@ -233,6 +233,18 @@ class RedundantSet:
         self.run.timeline.add("healed", at=times[0])
         return times[0]
 
+    def cut_unseen(self, node: str, interface: str) -> float:
+        """Cut a path behind the next switch: the node keeps its carrier. Returns the time just before."""
+        at = self.run.network.isolate(node, interface)
+        self.run.timeline.add("fault", f"nothing passes: {node} {interface}", at=at)
+        return at
+
+    def heal_unseen(self, node: str, interface: str, link: str) -> float:
+        """End what `cut_unseen` did; returns the time just before."""
+        at = self.run.network.rejoin(node, interface, link)
+        self.run.timeline.add("healed", at=at)
+        return at
+
     def command(self, identity: int, *words: str) -> Took:
         """What an operator types: ``mip6ha WORDS`` at a member."""
         before = time.monotonic()

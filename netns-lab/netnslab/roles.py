@@ -15,6 +15,8 @@ from .dissection import HelloSeen
 __all__ = ["SERVING", "RoleSpan", "role_spans", "servers_at", "terms_served"]
 
 SERVING = frozenset({"active", "yielding"})
+# Told with the role that it ends.
+_ENDS_IN = {"lease_lost": "standby"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,11 @@ def role_spans(
     """
     spans: list[RoleSpan] = []
     samples = [
-        (entry["time"] - epoch_offset, str(entry["role"]), int(entry["term"]))
+        (
+            entry["time"] - epoch_offset,
+            _ENDS_IN.get(entry.get("event", ""), entry["role"]),
+            int(entry["term"]),
+        )
         for entry in log
         if "role" in entry and "term" in entry
     ]

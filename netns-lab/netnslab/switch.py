@@ -69,8 +69,12 @@ class Switch:
         if bridge is not None:
             self._bridge(SIOCBRDELIF, bridge, port)
 
+    def isolate(self, port: str) -> None:
+        """Lose what a port carries while both its ends have carrier: a fault farther away."""
+        self._bridge(SIOCBRDELIF, self._bridges.pop(port), port)
+
     def insert(self, port: str, bridge: str) -> None:
-        """Make a port that is down a member of a bridge."""
+        """Make a port a member of a bridge."""
         self._bridge(SIOCBRADDIF, bridge, port)
         self._bridges[port] = bridge
 

@@ -203,6 +203,20 @@ class Network:
         switch.bring_up(port)
         return before
 
+    def isolate(self, node: str, interface: str) -> float:
+        """Lose what a cable carries without a sign to the node. Returns the monotonic time just before."""
+        switch = self._opened()
+        before = time.monotonic()
+        switch.isolate(port_name(node, interface))
+        return before
+
+    def rejoin(self, node: str, interface: str, link: str) -> float:
+        """End what `isolate` did. Returns the monotonic time just before."""
+        switch = self._opened()
+        before = time.monotonic()
+        switch.insert(port_name(node, interface), self.bridge(link))
+        return before
+
     def _opened(self) -> Switch:
         if self._switch is None:
             raise CommandFailed("the network is not open")

@@ -19,11 +19,12 @@ from ..set_record import SetRecord, milliseconds
 __all__ = ["ARBITER", "examine"]
 
 LEASE = 2
+LIFETIME = 8
 DWELL = 1.5
 # Seconds beyond the lease until another one serves: etcd looks for expired leases twice a second.
 PATIENCE = 2.0
 READY_LIMIT = 20.0
-SYNC = (("ha1", "eth1", "sync"),)
+SYNC = ("ha1", "eth1", "sync")
 
 STEPS = (
     "network, captures, routers",
@@ -51,7 +52,10 @@ def _start_etcd(run: Run) -> None:
 
 
 def _perform(run: Run) -> Callable[[], Outcome]:
-    parameters = SetParameters(members=3, contexts=run.options.contexts, lease_s=LEASE)
+    # So that the binding does not expire while nobody serves.
+    parameters = SetParameters(
+        members=3, contexts=run.options.contexts, lease_s=LEASE, binding_lifetime=LIFETIME
+    )
     shared = RedundantSet.prepare(run, parameters)
     steps = iter(STEPS)
     run.step(next(steps))
@@ -67,7 +71,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.start_probes()
     shared.pause(DWELL)
     run.step(next(steps))
-    cut = shared.cut(*(cable[:2] for cable in SYNC))
+    cut = shared.cut_unseen(*SYNC[:2])
     shared.pause(LEASE + DWELL)
     active = shared.wait_for_any((2, 3), "active")
     shared.shown["cut off"] = shared.members[1].ask("status")
@@ -75,7 +79,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.wait_acknowledged(cut)
     shared.pause(DWELL)
     run.step(next(steps))
-    healed = shared.heal(SYNC)
+    healed = shared.heal_unseen(*SYNC)
     shared.wait_synchronized(active)
     shared.pause(DWELL)
     run.step(next(steps))

@@ -23,7 +23,7 @@ __all__ = ["SPLIT_BRAIN", "examine"]
 
 DWELL = 1.0
 UNPLUGGED = 0.05
-SYNC = (("ha2", "eth1", "sync"),)
+SYNC = ("ha2", "eth1", "sync")
 STEPS = (
     "network, captures, routers",
     "home agents",
@@ -75,7 +75,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.pause(DWELL)
 
     run.step(next(steps))
-    cut = shared.cut(*(cable[:2] for cable in SYNC))
+    cut = shared.cut_unseen(*SYNC[:2])
     shared.wait_for_role(2, "active")
     shared.shown["both"] = {
         member_name(each): shared.members[each].ask("status")["role"] for each in shared.members
@@ -91,7 +91,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.pause(DWELL)
 
     run.step(next(steps))
-    healed = shared.heal(SYNC)
+    healed = shared.heal_unseen(*SYNC)
     _let_learn(run, 1)
     shared.wait_for_role(1, "standby")
     shared.wait_synchronized(2)
