@@ -152,7 +152,7 @@ class Member:
         if not self.machine.serves or self._lease_until <= now:
             self.counters["not_active"] += 1
             return []
-        if self.replication.holding > _MOST_HELD:
+        if self.replication.holding > _MOST_HELD and not self.home_agent.frozen:
             self.home_agent.frozen = "standby_too_slow"
         effects = self.home_agent.receive(packet, now)
         if not self._changed and not self.associations.wanting:
@@ -275,7 +275,7 @@ class Member:
         self._claiming_until = _FOREVER
         if granted and lease_until > now:
             self._lease_until = lease_until
-            self._become_active(term, now, effects)
+            self._become_active(term, now, effects, self.machine.instead_of)
         else:
             self.machine.term = max(self.machine.term, term)
             self.machine.give_up(Event.CLAIM_LOST, now)
@@ -507,7 +507,8 @@ class Member:
         term = self.machine.next_term()
         if self.group.arbiter:
             self._claiming_until = now + max(2.0, 10 * self.group.hello_interval)
-            effects.append(ClaimTerm(term))
+            self.machine.instead_of = planned
+            effects.append(ClaimTerm(term, planned))
             return
         self._become_active(term, now, effects, planned)
 

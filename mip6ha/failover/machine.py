@@ -53,6 +53,8 @@ class Machine:
         self.complete = self.eligible = False
         self.orphaned = now
         """Since when no active member is known."""
+        self.instead_of: int | None = None
+        """The active member that agreed to the claim that an arbiter decides on."""
         self._rank = rank
         self._neighbors = neighbors
         self._interval = interval
@@ -86,7 +88,8 @@ class Machine:
                 synchronized = frozenset((*self._neighbors, self.identity))
             self._ranked = synchronized
             self.eligible = self.complete and self.identity in synchronized
-            if self.role in (Role.STARTING, Role.STANDBY, Role.CLAIMING):
+            agreed = self.role is Role.CLAIMING and self.instead_of == neighbor.identifier
+            if self.role in (Role.STARTING, Role.STANDBY, Role.CLAIMING) and not agreed:
                 self.do(Event.ACTIVE_HEARD)
         elif self.active == neighbor.identifier:
             self._orphan(now)
