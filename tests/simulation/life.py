@@ -152,8 +152,6 @@ class Life:
             self.lease_until = lease_until
         effects = self.member.claim_answered(term, granted, lease_until, self.seat.host.clock())
         self._after(effects)
-        if granted:
-            self.world.arbiter.renew(self, term)
 
     def lease_renewed(self, lease_until: float) -> None:
         """See :meth:`Member.lease_renewed`."""
@@ -211,9 +209,10 @@ class Life:
                 seat.owns = True
             elif kind is StandDown:
                 world.log("stands down", self)
+                world.arbiter.release(self)
                 seat.owns = False
             elif isinstance(effect, AnnounceAddress):
                 if effect.address == seat.group.address:
                     world.announce(seat)
             elif isinstance(effect, ClaimTerm):
-                world.arbiter.claim(self, effect.term)
+                world.arbiter.claim(self, effect.term, effect.instead_of)
