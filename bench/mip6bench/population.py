@@ -87,17 +87,23 @@ def serve(size: int) -> None:
             _answer(**_expire(home, size))
 
 
+def _all_due(home: HomeAgent, now: float) -> None:
+    """The timer fires for a batch at a time."""
+    while (deadline := home.next_deadline()) is not None and deadline <= now:
+        home.on_timer(now)
+
+
 def _expire(home: HomeAgent, size: int) -> dict[str, float]:
     # First the repeated announcements of each home address: after them nothing is due for an hour.
-    home.on_timer(2.0)
-    home.on_timer(4.0)
+    _all_due(home, 2.0)
+    _all_due(home, 4.0)
     begun = perf_counter()
     for _ in range(_IDLE_CALLS):
         home.next_deadline()
         home.on_timer(5.0)
     idle = (perf_counter() - begun) / _IDLE_CALLS * 1e6
     begun = perf_counter()
-    home.on_timer(2.0 + LIFETIME)
+    _all_due(home, 2.0 + LIFETIME)
     expiry = (perf_counter() - begun) / size * 1e6
     assert home.counters["expiries"] == size, home.counters
     return {"idle_timer_us": idle, "expiry_us": expiry}
