@@ -115,6 +115,19 @@ class Contexts:
         self._set(entry.home_address, old, Version(0, old.generation + 1 if old else 1))
         self._home_agent.counters["bindings_applied"] += 1
 
+    def merge_draft(self, entry: StateEntry, effects: list[Effect]) -> bool:
+        """Adopt, as the active member, the binding of a later Binding Update, from a peer of the draft."""
+        binding = self._home_agent.cache.get(entry.home_address)
+        never = not entry.lifetime and not entry.sequence
+        last = binding.sequence if binding is not None else -1
+        if never or (last >= 0 and not 0 < (entry.sequence - last) & 0xFFFF < 0x8000):
+            return False
+        count = len(effects)
+        self.apply_draft(entry, effects)
+        adopted = [each.address for each in effects[count:] if type(each) is DefendAddress]
+        effects += map(AnnounceAddress, adopted)
+        return True
+
     def merge(self, context: Context, term: int, effects: list[Effect]) -> bool:
         """Adopt, as the active member under ``term``, what somebody accepted and this one never heard of.
 

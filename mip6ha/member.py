@@ -480,6 +480,8 @@ class Member:
                 if context is None:
                     if not machine.serves:
                         self.contexts.apply_draft(entry, effects)
+                    elif self.contexts.merge_draft(entry, effects):
+                        self.replication.change(entry.home_address)
                 elif machine.serves:
                     if self.contexts.merge(context, machine.term, effects):
                         self.replication.change(entry.home_address)
