@@ -16,12 +16,12 @@ R2  What a member applies is byte for byte what some member exported under that 
     member has not changed itself when it takes over.
 R3  No (key, sequence number) and no (key, counter IV) leaves twice, whoever sends, to mobile nodes or to
     members. A mobile node never refuses a fresh packet of the latest term as a replay. Excuse: the number
-    that makes it look old was sent after the takeover (split), or by a member that did not count the new
-    one, or before a takeover that was not ready.
+    that makes it look old was sent when a higher term had been taken (split), or by a member that did not
+    count the new one, or before a takeover that was not ready.
 R4  No member opens an ESP packet of a mobile node that another life has opened; for signalling, opened
     counts from when its answer left. Excuses: the first was degraded then, did not count this one, or
-    answered before replication (``sync = "async"``, signalling); it opened after this one took over
-    (split); it did so before a takeover that was not ready.
+    answered before replication (``sync = "async"``, signalling); it opened when a higher term had been taken
+    (split), or before a takeover that was not ready.
 R5  One member for each term. Who serves does so under the term it took last. A message with a higher term
     makes it stop. A message from a lower term installs nothing, an older version replaces none. With an
     arbiter nobody serves without a lease.
@@ -49,6 +49,7 @@ from contextlib import contextmanager
 from mip6ha.effects import AnnounceAddress, Effect, Event, SendToMember, TakeOver
 from mip6ha.failover.states import Role
 from mip6ha.harp.messages import parse as parse_message
+from mip6ha.wire import Refused
 
 from . import observe
 from .life import Life
@@ -143,6 +144,7 @@ class Checker:
         if not self._eligible:
             life.knows_since = life.world.now
         self.records.took_over(life)
+        self.packets.took_over(life, term)
         life.world.attacker.took_over(life)
 
     # -- messages between members ------------------------------------------------------------------
@@ -219,7 +221,11 @@ class Checker:
         keys = group.keys[sender.seat.identity, life.seat.identity]
         association = life.member.channel.associations.inbound(int.from_bytes(datagram.octets[:4], "big"))
         assert association is not None
-        plaintext = association.transform.open(keys, datagram.octets, b"")
+        try:
+            plaintext = association.transform.open(keys, datagram.octets, b"")
+        except Refused:
+            # It is for somebody else.
+            return None
         octets = plaintext[: len(plaintext) - 2 - plaintext[-2]]
         source, destination = group.addresses[sender.seat.identity], group.addresses[life.seat.identity]
         message = parse_message(octets, source, destination)

@@ -35,13 +35,13 @@ def nothing_lost(group: Group) -> None:
     active = active_of(group)
     for mobile_node in group.mobile_nodes:
         for ack in mobile_node.acks:
-            if any(isinstance(each, Life) and each.alive for each in ack.holders):
+            if ack.is_held:
                 _check_kept(active, mobile_node, ack)
 
 
 def _check_kept(active: Life, mobile_node: MobileNode, ack: Ack) -> None:
     binding = active.member.home_agent.cache.get(mobile_node.home_address)
-    holders = [str(each) for each in ack.holders if isinstance(each, Life) and each.alive]
+    holders = sorted(str(each) for each in ack.holders if each.alive)
     said = f"what {ack.by} acknowledged to {mobile_node} at {ack.at:.4f}"
     said += f" (number {ack.sequence}, held by {holders})"
     if binding is None or binding.sequence < 0 or not ahead(binding.sequence, ack.sequence):

@@ -23,6 +23,7 @@ from mip6ha.wire import Refused, address
 from .network import Datagram
 
 if TYPE_CHECKING:
+    from .life import Life
     from .world import Group, World
 
 __all__ = ["CORRESPONDENT", "Ack", "MobileNode"]
@@ -45,7 +46,12 @@ class Ack:
         self.ends = ends
         self.by = by
         self.at = at
-        self.holders: set[object] = set()
+        self.holders: set[Life] = set()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anybody who has it is alive."""
+        return any(life.alive for life in self.holders)
 
 
 class MobileNode:

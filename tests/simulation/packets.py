@@ -41,8 +41,18 @@ class Packets:
         self._used: dict[tuple[object, int], tuple[Life, float]] = {}
         self._nonces: dict[tuple[object, bytes], Life] = {}
         self._opened: dict[tuple[int, int, int], _Opened] = {}
+        self._terms: list[tuple[int, int, float]] = []
         self._packets = 0
         self.acknowledgements = self.refusals = 0
+
+    def took_over(self, life: Life, term: int) -> None:
+        """A member takes over."""
+        self._terms.append((life.seat.group.plan.number, term, life.world.now))
+
+    def _is_overtaken(self, life: Life, term: int, at: float) -> bool:
+        """Whether somebody else served under a higher term then."""
+        number = life.seat.group.plan.number
+        return any(group == number and other > term and taken <= at for group, other, taken in self._terms)
 
     def before_packet(self, life: Life, datagram: Datagram) -> SecurityAssociation | None:
         """The SA that would open a packet, and how many it has opened."""
@@ -79,15 +89,14 @@ class Packets:
             raise Violation("R5", f"{life} serves mobile nodes, but its lease is over")
 
     def _note(self, life: Life, *, excused: bool) -> _Opened:
-        return _Opened(life, life.world.now, excused, counted(life))
+        now, term = life.world.now, life.member.machine.term
+        return _Opened(life, now, excused or self._is_overtaken(life, term, now), counted(life))
 
     def _may_repeat(self, life: Life, before: _Opened) -> bool:
-        term = life.member.machine.term
         return (
             before.excused
             or not life.seat.group.plan.extensions
             or life.seat.identity not in before.counted
-            or before.at >= life.takeovers.get(term, 0.0)
             or before.at < life.knows_since
         )
 
@@ -176,12 +185,13 @@ class Packets:
         assert life is not None
         if top is None or top.sender is None or top.term > datagram.term:
             return
-        taken = life.takeovers.get(datagram.term, 0.0)
         if top.sender is life and top.sent_at >= datagram.sent_at:
             # The later one arrived first, and jumped: the member had heard of numbers used before.
             return
         split = top.term < datagram.term and (
-            top.sent_at >= taken or life.seat.identity not in top.counted or top.sent_at < life.knows_since
+            self._is_overtaken(top.sender, top.term, top.sent_at)
+            or life.seat.identity not in top.counted
+            or top.sent_at < life.knows_since
         )
         if not split and mobile_node.group.plan.synchronous and mobile_node.group.plan.extensions:
             raise Violation(

@@ -89,7 +89,8 @@ class Records:
             return
         mobile_node = life.seat.group.by_home_address[home_address]
         for ack in mobile_node.acks:
-            if ahead(state.sequence, ack.sequence):
+            # When nobody has it any more, what has its number was made of replays.
+            if ahead(state.sequence, ack.sequence) and ack.is_held:
                 ack.holders.add(life)
 
     def _compare(self, life: Life, home_address: bytes, version: Version) -> None:

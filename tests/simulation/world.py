@@ -160,7 +160,8 @@ class World:
         self.at(random.uniform(0, 3), self.faults.strike)
         self.at(plan.replay_gap, self.attacker.strike)
         self._until(plan.faulty)
-        self._quiet()
+        with self.checker.watching():
+            self._quiet()
         self._until(plan.faulty + plan.settle)
         for group in self.groups:
             ending.nothing_lost(group)
