@@ -41,7 +41,9 @@ def test_no_rule_is_broken() -> None:
         "switch_refused",
         "member_appeared",
     ):
-        assert happened[name] >= 20, name
+        # Each kind of event often enough to have met the others. A switch that fails takes an arbiter, or a
+        # standby that leaves half way, and is the rarest of them.
+        assert happened[name] >= (5 if name == "switch_failed" else 20), (name, happened[name])
 
 
 def test_the_seeds_are_of_every_kind() -> None:
