@@ -132,13 +132,46 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         if taken is not None and taken.home_address != home_address:
             raise Malformed("context_spi")
     effects: list[Effect] = []
-    owner.remove(home_agent.address, home_address)
-    for state in context.associations:
-        owner.add(home_agent.address, _association(home_agent, home_address, state))
-        if state.outbound and isinstance(home_agent.associations, SharedAssociations):
-            home_agent.associations.note(state.counter, effects)
-    home_agent.know(home_address, context.name, {Use(state.use).mode for state in context.associations})
+    known = owner.of(home_address)
+    if known and len(known) == len(context.associations) and all(map(_is_of, known, context.associations)):
+        # The usual case by far: a mobile node's SAs stay, their counters move.
+        for association, state in zip(known, context.associations, strict=True):
+            _place(home_agent, association, state)
+    else:
+        owner.remove(home_agent.address, home_address)
+        for state in context.associations:
+            owner.add(home_agent.address, _association(home_agent, home_address, state))
+        home_agent.know(home_address, context.name, {Use(state.use).mode for state in context.associations})
+    if isinstance(home_agent.associations, SharedAssociations):
+        for state in context.associations:
+            if state.outbound:
+                home_agent.associations.note(state.counter, effects)
     return effects + install_binding(home_agent, home_address, context.binding, now)
+
+
+def _is_of(association: SecurityAssociation, state: AssociationState) -> bool:
+    """Whether ``state`` is of this SA, and not of one that replaces it."""
+    window, keys = association.window, association.keys
+    return (
+        association.spi == state.spi
+        and (window is None) is state.outbound
+        and (window is None or window.size == state.size)
+        and keys.encryption == state.encryption
+        and keys.integrity == state.integrity
+        and association.esn is state.esn
+        and association.transform.name == state.transform
+        and association.use == state.use
+    )
+
+
+def _place(home_agent: HomeAgent, association: SecurityAssociation, state: AssociationState) -> None:
+    """Set the counters of an SA to those of its context."""
+    association.ahead = 0
+    if association.window is not None:
+        association.window = ReplayWindow(state.size, state.counter, int.from_bytes(state.bitmap, "big"))
+    shared = home_agent.associations
+    if isinstance(shared, SharedAssociations):
+        shared.place(association, state.counter if state.outbound else state.limit)
 
 
 def _association(home_agent: HomeAgent, home_address: bytes, state: AssociationState) -> SecurityAssociation:
@@ -152,11 +185,7 @@ def _association(home_agent: HomeAgent, home_address: bytes, state: AssociationS
         esn=state.esn,
         window=state.size,
     )
-    if association.window is not None:
-        association.window = ReplayWindow(state.size, state.counter, int.from_bytes(state.bitmap, "big"))
-    shared = home_agent.associations
-    if isinstance(shared, SharedAssociations):
-        shared.place(association, state.counter if state.outbound else state.limit)
+    _place(home_agent, association, state)
     return association
 
 
@@ -171,11 +200,12 @@ def install_binding(
     defended: tuple[bytes, ...] = ()
     if binding is not None:
         before = Before(binding.state, binding.care_of_address, binding.prefixes)
-        defended = binding.defended
-        cache.end(binding)
-        if before.state is not State.BOUND or state is None or not state.bound:
+        if before.state is State.BOUND and state is not None and state.bound:
+            defended = binding.defended
+        else:
+            cache.end(binding)
             home_agent.withdraw(binding, before, effects)
-            before, defended = Before(), ()
+            before = Before()
     if state is None:
         if binding is not None:
             cache.forget(binding)
@@ -187,16 +217,18 @@ def install_binding(
     binding.flags, binding.status, binding.lifetime = state.flags, state.status, state.lifetime
     if not state.bound:
         return effects
-    binding.state = State.BOUND
-    cache.registered += 1
-    if state.prefixes:
+    if binding.state is not State.BOUND:
+        binding.state = State.BOUND
+        cache.registered += 1
+    if state.prefixes != binding.prefixes:
         cache.set_prefixes(binding, tuple(MobileNetworkPrefix(*prefix) for prefix in state.prefixes))
-    binding.expires = now + min(state.remaining / 1000, state.lifetime * LIFETIME_UNIT)
-    cache.schedule(binding)
+    cache.prolong(binding, now + min(state.remaining / 1000, state.lifetime * LIFETIME_UNIT))
     home_agent.forward(binding, before, effects)
     # An end and a new beginning may have come as one: L may have changed.
-    effects += [ReleaseAddress(address) for address in defended if address not in binding.defended]
-    effects += [DefendAddress(address) for address in binding.defended if address not in defended]
+    wanted = binding.defended
+    if wanted != defended:
+        effects += [ReleaseAddress(address) for address in defended if address not in wanted]
+        effects += [DefendAddress(address) for address in wanted if address not in defended]
     return effects
 
 

@@ -163,6 +163,13 @@ class BindingCache:
         binding.prefixes = prefixes
         self._lengths = sorted({length for length, _ in self._prefixes}, reverse=True)
 
+    def prolong(self, binding: Binding, expires: float) -> None:
+        """An entry ends at ``expires``, and until then nothing else is due."""
+        binding.expires = expires
+        binding.announce_at = binding.refresh_at = _NEVER
+        binding.announcements = 0
+        self.schedule(binding)
+
     def schedule(self, binding: Binding) -> None:
         """Note that the deadline of ``binding`` changed; free when it only moved later."""
         deadline = binding.deadline
