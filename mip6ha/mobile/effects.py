@@ -1,13 +1,22 @@
 """What the mobile node's core may ask of the world, besides what it shares with the home agent.
 
-Covered: its own effects, and the union of all that it uses. Not covered: how the edge carries them out.
+Covered: its own effects, and the unions of all that it uses. Not covered: how the edge carries them out.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..effects import AnnounceAddress, EndProbe, Event, ProbeAddress, ReserveSequences, SendPacket
+from ..effects import (
+    AnnounceAddress,
+    EndProbe,
+    Event,
+    ProbeAddress,
+    RemoveTunnel,
+    ReserveSequences,
+    SendPacket,
+    SetTunnel,
+)
 
 __all__ = [
     "AnnounceAddress",
@@ -16,10 +25,15 @@ __all__ = [
     "EndProbe",
     "Event",
     "LeaveHome",
+    "LinkEffect",
     "MobileEffect",
     "ProbeAddress",
+    "RemoveTunnel",
     "ReserveSequences",
+    "SendMessage",
     "SendPacket",
+    "SetTunnel",
+    "SignallingEffect",
     "SolicitRouter",
     "UseCareOfAddress",
 ]
@@ -52,10 +66,20 @@ class LeaveHome(NamedTuple):
     """Undo :class:`AtHome`: the home address's packets go to the core again."""
 
 
-MobileEffect = (
-    SendPacket
-    | ReserveSequences
-    | Event
+class SendMessage(NamedTuple):
+    """Send a Mobility Header or ICMPv6 message from the home address to the home agent.
+
+    From ``care_of_address`` with a home address option, or from home (``None``); under ESP where there is an
+    SA for it. The checksum in ``octets`` is that between home address and home agent.
+    """
+
+    protocol: int
+    octets: bytes
+    care_of_address: bytes | None
+
+
+LinkEffect = (
+    Event
     | ProbeAddress
     | EndProbe
     | AnnounceAddress
@@ -65,3 +89,10 @@ MobileEffect = (
     | AtHome
     | LeaveHome
 )
+"""What is the same whoever makes the packets."""
+
+SignallingEffect = LinkEffect | SendMessage | SetTunnel | RemoveTunnel
+"""With the kernel making the packets: ``SetTunnel`` lets applications' packets into the tunnel."""
+
+MobileEffect = LinkEffect | SendPacket | ReserveSequences
+"""With ``mobile_node`` making the packets."""

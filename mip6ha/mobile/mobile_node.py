@@ -1,9 +1,9 @@
-"""The mobile node: the page where the packet's way can be read.
+"""The mobile node that makes its packets itself: the page where a packet's way can be read.
 
 ``receive`` takes whole IPv6 packets: those of applications (source: the home address), those to the care-of
 address, and at home those that the home agent sends straight to the home address. Everything comes back as
-effects. Covered: RFC 6275 11 as far as a home agent needs it, RFC 2473 tunnels, ESP with manual keys,
-explicit prefixes of RFC 3963. Not covered: route optimisation, home agent discovery, IKE.
+effects. Covered: RFC 2473 tunnels, home address options and type 2 routing headers, ESP with manual keys.
+Not covered: what is said in messages and when (``signalling``), IKE.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from .. import icmpv6, mobility
-from ..binding import messages
-from ..binding.messages import BindingAcknowledgement, BindingError, BindingRefreshRequest, MessageType
 from ..ipsec.esp import overhead
-from ..ipsec.policy import Mode, Use
+from ..ipsec.policy import Mode
 from ..ipsec.sad import SecurityAssociation
 from ..ipv6 import (
     ESP,
@@ -31,30 +29,22 @@ from ..ipv6 import (
     parse,
 )
 from ..tunnel import PathMtu, check_inner, encapsulate, relay_error, too_big, with_outer_congestion
-from ..wire import Malformed, Refused, text
+from ..wire import Refused
 from .effects import (
-    AnnounceAddress,
-    AtHome,
-    DropCareOfAddress,
-    EndProbe,
     Event,
-    LeaveHome,
     MobileEffect,
-    ProbeAddress,
+    RemoveTunnel,
+    SendMessage,
     SendPacket,
-    SolicitRouter,
-    UseCareOfAddress,
+    SetTunnel,
+    SignallingEffect,
 )
-from .movement import Movement
 from .parameters import EmulatorParameters
-from .prefix_discovery import PrefixDiscovery
 from .protection import Protection
-from .registration import Registration, SendUpdate, State, Step
+from .registration import Registration
+from .signalling import Signalling
 
 __all__ = ["MobileNode"]
-
-_DAD_TIME = 1.0
-"""RetransTimer x DupAddrDetectTransmits in seconds (RFC 4862 5.1)."""
 
 
 class MobileNode:
@@ -65,26 +55,19 @@ class MobileNode:
         self._parameters = parameters
         self._home_address = home_address = parameters.home_address
         self._home_agent = parameters.home_agent
-        self._movement = Movement(home_address, parameters.interface_identifier)
-        self.registration = Registration(
-            home_address,
-            lifetime=parameters.lifetime,
-            sequence=int.from_bytes(random(2), "big"),
-            link_local=parameters.link_local,
-            prefixes=parameters.prefixes,
-            refused_delay=parameters.refused_delay,
-        )
+        self._signalling = Signalling(parameters, random, self.counters)
         self._protection = Protection(
             home_address, parameters.associations, random, parameters.sequence_floor
         )
-        self._discovery = PrefixDiscovery(random)
-        self._discovered = False
         self._path_mtu = PathMtu(parameters.link_mtu)
         self._reassembler = Reassembler()
         self._fragment_identification = int.from_bytes(random(4), "big")
-        self._care_of_address: bytes | None = None
-        self._at_home = False
-        self._probing: tuple[bytes, float] | None = None
+        self._tunnel: bytes | None = None
+
+    @property
+    def registration(self) -> Registration:
+        """Where the home registration stands."""
+        return self._signalling.registration
 
     # The way of a packet.
 
@@ -101,9 +84,9 @@ class MobileNode:
 
     def _from_link(self, packet: bytes, parsed: Packet, now: float) -> list[MobileEffect]:
         if parsed.destination == self._home_address:
-            if not self._at_home:
+            if not self._signalling.at_home:
                 raise Refused("not_at_home")
-        elif parsed.destination != self._care_of_address:
+        elif parsed.destination != self._signalling.care_of_address:
             raise Refused("not_ours")
         if parsed.next_header == FRAGMENT:
             whole = self._reassembler.add(packet, parsed, now)
@@ -122,7 +105,7 @@ class MobileNode:
         if parsed.next_header == IPV6:
             return self._detunnel(parsed, association)
         if parsed.next_header == MOBILITY:
-            return self._mobility(parsed, association, now)
+            return self._message(parsed, association, now)
         if parsed.next_header == ICMPV6:
             return self._icmp(parsed, association, now)
         raise Refused("unknown_next_header")
@@ -144,38 +127,6 @@ class MobileNode:
         self.counters["received_by_tunnel"] += 1
         return [SendPacket(with_outer_congestion(inner, outer.flow))]
 
-    def _mobility(
-        self, parsed: Packet, association: SecurityAssociation | None, now: float
-    ) -> list[MobileEffect]:
-        message = mobility.parse(parsed.payload, parsed.source, parsed.logical_destination)
-        if parsed.source != self._home_agent:
-            raise Refused("mobility_source")
-        if association is None and self._protection.demands(Mode.TRANSPORT, MOBILITY, message.type):
-            raise Refused("unprotected")
-        body = messages.parse_body(message)
-        if isinstance(body, BindingError):
-            return self._carry_out(self.registration.error(body, now))
-        if parsed.logical_destination != self._home_address:
-            # RFC 6275 9.5.4, 11.7.4: these carry a routing header, or are sent to the home address.
-            raise Refused("missing_routing_header")
-        if isinstance(body, BindingAcknowledgement):
-            return self._acknowledged(body, now)
-        if isinstance(body, BindingRefreshRequest):
-            return self._carry_out(self.registration.refresh_requested(now))
-        raise Refused("unexpected_mobility_message")
-
-    def _acknowledged(self, body: BindingAcknowledgement, now: float) -> list[MobileEffect]:
-        ending = self.registration.state is State.DEREGISTERING
-        effects = self._carry_out(self.registration.acknowledged(body, now))
-        state = self.registration.state
-        if ending and state is State.IDLE and self._at_home:
-            # RFC 6275 11.5.5: neighbours still have the home agent's link-layer address.
-            effects.append(AnnounceAddress(self._home_address))
-        if state is State.REGISTERED and not self._discovered and self._protection.uses(Use.PREFIX):
-            self._discovered = True
-            effects += self._solicit_prefixes(self._discovery.begin(now))
-        return effects
-
     def _icmp(
         self, parsed: Packet, association: SecurityAssociation | None, now: float
     ) -> list[MobileEffect]:
@@ -183,29 +134,25 @@ class MobileNode:
         icmp = icmpv6.parse(parsed.payload, source, destination)
         if icmp.type < icmpv6.ECHO_REQUEST:
             return self._tunnel_error(icmp, now)
-        if icmp.type == icmpv6.ECHO_REQUEST and destination == self._care_of_address:
+        if icmp.type == icmpv6.ECHO_REQUEST and destination == self._signalling.care_of_address:
             return [SendPacket(icmpv6.echo_reply(icmp, destination, source))]
-        if icmp.type != icmpv6.MOBILE_PREFIX_ADVERTISEMENT:
-            raise Refused("unexpected_icmpv6")
-        if association is None and self._protection.demands(Mode.TRANSPORT, ICMPV6, icmp.type):
-            raise Refused("unprotected")
-        if source != self._home_agent or destination != self._home_address:
-            raise Refused("mobile_prefix_advertisement_address")
-        prefixes = self._discovery.advertised(icmp.body)
-        described = [
-            {
-                "prefix": f"{text(prefix.prefix)}/{prefix.length}",
-                "flags": prefix.flags,
-                "valid": prefix.valid,
-                "preferred": prefix.preferred,
-            }
-            for prefix in prefixes
-        ]
-        return [Event("mobile_prefix_advertisement", {"prefixes": described})]
+        return self._message(parsed, association, now)
+
+    def _message(
+        self, parsed: Packet, association: SecurityAssociation | None, now: float
+    ) -> list[MobileEffect]:
+        if association is None and parsed.source == self._home_agent:
+            kind = _message_type(parsed.next_header, parsed.payload)
+            if self._protection.demands(Mode.TRANSPORT, parsed.next_header, kind):
+                raise Refused("unprotected")
+        destination = parsed.logical_destination
+        return self._packets(
+            self._signalling.receive(parsed.next_header, parsed.payload, parsed.source, destination, now)
+        )
 
     def _tunnel_error(self, icmp: icmpv6.Icmp, now: float) -> list[MobileEffect]:
         quoted = icmp.body[4:]
-        if len(quoted) < HEADER_LENGTH or quoted[8:24] != self._care_of_address:
+        if len(quoted) < HEADER_LENGTH or quoted[8:24] != self._signalling.care_of_address:
             raise Refused("icmpv6_error_not_ours")
         if quoted[24:40] != self._home_agent:
             raise Refused("icmpv6_error_not_ours")
@@ -222,10 +169,9 @@ class MobileNode:
         return effects
 
     def _reverse_tunnel(self, packet: bytes, parsed: Packet, now: float) -> list[MobileEffect]:
-        # RFC 6275 11.3.1: without a binding the home agent would drop it anyway.
-        binding, care_of_address = self.registration.binding, self._care_of_address
-        if care_of_address is None or binding is None or binding.care_of_address != care_of_address:
-            raise Refused("at_home" if self._at_home else "not_registered")
+        care_of_address = self._tunnel
+        if care_of_address is None:
+            raise Refused("at_home" if self._signalling.at_home else "not_registered")
         inner = check_inner(packet)
         kind = _message_type(parsed.next_header, parsed.payload)
         association = self._protection.outbound(Mode.TUNNEL, parsed.next_header, kind)
@@ -256,108 +202,59 @@ class MobileNode:
             for prefix, length in self._parameters.prefixes
         )
 
-    # Where the mobile node is.
+    # What the mobile node decides.
 
     def carrier(self, up: bool, now: float) -> list[MobileEffect]:
         """The link came or went."""
-        effects: list[MobileEffect] = [Event("carrier", {"up": up})]
-        if self._movement.carrier(up, now):
-            effects += self._moved(now)
-        return effects + self._solicit(now)
+        return self._packets(self._signalling.carrier(up, now))
 
     def advertisement(self, source: bytes, hop_limit: int, message: bytes, now: float) -> list[MobileEffect]:
         """An ICMPv6 message of type Router Advertisement (RFC 4861 6.1.2), its checksum verified."""
-        try:
-            if hop_limit != 255:
-                raise Refused("advertisement_hop_limit")
-            if source[0] != 0xFE or source[1] & 0xC0 != 0x80:
-                raise Refused("advertisement_source")
-            if len(message) < 16 or message[:2] != bytes((icmpv6.ROUTER_ADVERTISEMENT, 0)):
-                raise Malformed("truncated_router_advertisement", len(message))
-            icmp = icmpv6.Icmp(message[0], message[1], message[4:])
-            content = icmpv6.parse_router_advertisement(icmp)
-            if not self._movement.advertised(source, content, now):
-                return []
-        except Refused as refused:
-            self.counters[refused.reason] += 1
-            return []
-        attachment = self._movement.attachment
-        fields: dict[str, object] = {
-            "router": text(source),
-            "prefixes": [f"{text(prefix.prefix)}/{prefix.length}" for prefix in content.prefixes],
-            "home": attachment is not None and attachment.at_home,
-        }
-        return [Event("router_advertisement", fields), *self._moved(now), *self._solicit(now)]
+        return self._packets(self._signalling.advertisement(source, hop_limit, message, now))
 
     def address_conflict(self, address: bytes, now: float) -> list[MobileEffect]:
         """Somebody else uses the address that was probed (RFC 4862 5.4.5)."""
-        if self._probing is None or self._probing[0] != address:
-            return []
-        self._probing = None
-        return [EndProbe(address), Event("care_of_address_conflict", {"address": text(address)})]
+        return self._packets(self._signalling.address_conflict(address, now))
 
-    def _moved(self, now: float) -> list[MobileEffect]:
-        effects = self._forget_attachment()
-        attachment = self._movement.attachment
-        if attachment is None:
-            return effects
-        if attachment.at_home:
-            self._at_home = True
-            effects.append(AtHome(attachment.router))
-            effects.append(Event("at_home", {"router": text(attachment.router)}))
-            if self.registration.may_be_bound:
-                return effects + self._carry_out(self.registration.deregister(now))
-            return [*effects, AnnounceAddress(self._home_address)]
-        if self._parameters.care_of_dad:
-            self._probing = attachment.address, now + _DAD_TIME
-            return [*effects, ProbeAddress(attachment.address)]
-        return effects + self._use_care_of_address(now)
+    def deregister(self, now: float) -> list[MobileEffect]:
+        """End the binding while away from home (RFC 6275 11.7.1), before a stop."""
+        return self._packets(self._signalling.deregister(now))
 
-    def _use_care_of_address(self, now: float) -> list[MobileEffect]:
-        attachment = self._movement.attachment
-        if attachment is None:
-            return []
-        self._care_of_address = address = attachment.address
-        fields: dict[str, object] = {"address": text(address), "router": text(attachment.router)}
-        return [
-            UseCareOfAddress(address, attachment.router),
-            Event("care_of_address", fields),
-            *self._carry_out(self.registration.register(address, now)),
-        ]
+    def start(self) -> list[MobileEffect]:
+        """Before the first carrier event: sequence numbers are reserved now, for a hand-over has no time."""
+        effects: list[MobileEffect] = [self._protection.reservation()] if len(self._protection) else []
+        return effects + self._packets(self._signalling.start())
 
-    def _forget_attachment(self) -> list[MobileEffect]:
-        effects: list[MobileEffect] = []
-        self.registration.suspend()
-        self._discovery.stop()
-        if self._probing is not None:
-            effects.append(EndProbe(self._probing[0]))
-            self._probing = None
-        if self._care_of_address is not None:
-            effects.append(DropCareOfAddress(self._care_of_address))
-            self._care_of_address = None
-        if self._at_home:
-            self._at_home = False
-            effects.append(LeaveHome())
-        return effects
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_timer` has something to do."""
+        return self._signalling.next_deadline()
 
-    def _solicit(self, now: float) -> list[MobileEffect]:
-        return [SolicitRouter()] if self._movement.solicits(now) else []
+    def on_timer(self, now: float) -> list[MobileEffect]:
+        """Whatever is due: solicitations, retransmissions, refreshes, the end of DAD."""
+        return self._packets(self._signalling.on_timer(now))
+
+    def stop(self) -> list[MobileEffect]:
+        """Release everything; the counters are in the last event."""
+        return self._packets(self._signalling.stop())
 
     # What is sent to the home agent.
 
-    def _carry_out(self, steps: Sequence[Step]) -> list[MobileEffect]:
+    def _packets(self, decided: Sequence[SignallingEffect]) -> list[MobileEffect]:
         effects: list[MobileEffect] = []
-        for step in steps:
-            if not isinstance(step, SendUpdate):
-                effects.append(step)
-                continue
-            octets = messages.build(step.update, self._home_address, self._home_agent)
-            effects += self._signal(step.care_of_address, MOBILITY, MessageType.BINDING_UPDATE, octets)
+        for effect in decided:
+            if isinstance(effect, SendMessage):
+                effects += self._signal(effect)
+            elif isinstance(effect, SetTunnel):
+                self._tunnel = effect.care_of_address
+            elif isinstance(effect, RemoveTunnel):
+                self._tunnel = None
+            else:
+                effects.append(effect)
         return effects
 
-    def _signal(
-        self, care_of_address: bytes | None, protocol: int, kind: int, octets: bytes
-    ) -> list[MobileEffect]:
+    def _signal(self, message: SendMessage) -> list[MobileEffect]:
+        protocol, octets, care_of_address = message
+        kind = _message_type(protocol, octets)
         association = self._protection.outbound(Mode.TRANSPORT, protocol, kind)
         try:
             next_header, payload, before = self._protection.seal(association, protocol, octets)
@@ -373,56 +270,6 @@ class MobileNode:
             home_address=home_address if care_of_address else None,
         )
         return [*before, SendPacket(packet)]
-
-    def _solicit_prefixes(self, body: bytes) -> list[MobileEffect]:
-        kind = icmpv6.MOBILE_PREFIX_SOLICITATION
-        octets = icmpv6.message(kind, 0, body, self._home_address, self._home_agent)
-        return self._signal(self._care_of_address, ICMPV6, kind, octets)
-
-    def deregister(self, now: float) -> list[MobileEffect]:
-        """End the binding while away from home (RFC 6275 11.7.1), before a stop."""
-        if self._care_of_address is None or not self.registration.may_be_bound:
-            return []
-        return self._carry_out(self.registration.deregister(now, self._care_of_address))
-
-    # Time.
-
-    def start(self) -> list[MobileEffect]:
-        """Before the first carrier event: sequence numbers are reserved now, for a hand-over has no time."""
-        effects: list[MobileEffect] = [self._protection.reservation()] if len(self._protection) else []
-        return [*effects, Event("started", {"home_address": text(self._home_address)})]
-
-    def next_deadline(self) -> float | None:
-        """When :meth:`on_timer` has something to do."""
-        deadlines = (
-            self._movement.next_deadline(),
-            self.registration.next_deadline(),
-            self._discovery.next_deadline(),
-            self._probing and self._probing[1],
-        )
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-    def on_timer(self, now: float) -> list[MobileEffect]:
-        """Whatever is due: solicitations, retransmissions, refreshes, the end of DAD."""
-        effects: list[MobileEffect] = []
-        if self._movement.expired(now):
-            effects.append(Event("router_lost", {}))
-            effects += self._moved(now)
-        effects += self._solicit(now)
-        if self._probing is not None and now >= self._probing[1]:
-            effects.append(EndProbe(self._probing[0]))
-            self._probing = None
-            effects += self._use_care_of_address(now)
-        effects += self._carry_out(self.registration.on_timer(now))
-        body = self._discovery.on_timer(now)
-        if body is not None and self._care_of_address is not None:
-            effects += self._solicit_prefixes(body)
-        return effects
-
-    def stop(self) -> list[MobileEffect]:
-        """Release everything; the counters are in the last event."""
-        counters = dict(sorted(self.counters.items()))
-        return [*self._forget_attachment(), Event("stopped", {"counters": counters})]
 
 
 def _message_type(protocol: int, payload: bytes) -> int | None:

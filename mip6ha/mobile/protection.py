@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..effects import ReserveSequences
 from ..ipsec import esp
-from ..ipsec.policy import Direction, Mode, Use
+from ..ipsec.policy import Direction, Mode
 from ..ipsec.sad import SecurityAssociation, SecurityAssociationDatabase, counter_limit
 from ..ipv6 import ESP
 from ..parameters import AssociationParameters
@@ -57,10 +57,6 @@ class Protection:
 
     def __len__(self) -> int:
         return len(self._sad)
-
-    def uses(self, use: Use) -> bool:
-        """Whether there is an outbound SA for ``use``."""
-        return any(association.use is use for association in self._outbound)
 
     def outbound(self, mode: Mode, protocol: int, kind: int | None) -> SecurityAssociation | None:
         """The SA that must protect such a message to the home agent."""
