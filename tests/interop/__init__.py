@@ -1,0 +1,1 @@
+"""IKEv2 against strongSwan, on namespaces of their own."""
