@@ -1,0 +1,196 @@
+"""The state of an IKE SA and of its children: plain data, complete, with no object of any library in it.
+
+Covered: what one end knows between two datagrams, so that it can be written out and go on elsewhere
+(``state``). Not covered: what happens to it (the exchanges), parameters (``parameters``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..policy import Mode, Use
+from .keymat import IkeKeys
+from .selectors import TrafficSelector
+from .transforms import ENCRYPTIONS, GROUPS, INTEGRITIES, PRFS, Suite
+
+__all__ = [
+    "Address",
+    "ChildSa",
+    "Handshake",
+    "IkeSa",
+    "Pending",
+    "Rival",
+    "State",
+    "Task",
+    "TaskKind",
+]
+
+Address = tuple[bytes, int]
+"""Octets of an IP address, and a UDP port."""
+
+
+class State(StrEnum):
+    """Where an IKE SA is in its life."""
+
+    INITIATED = "initiated"
+    """Our IKE_SA_INIT request is out."""
+    HALF_OPEN = "half-open"
+    """Keys are made, the other end has not authenticated."""
+    ESTABLISHED = "established"
+    REKEYED = "rekeyed"
+    """Another IKE SA has taken its children; only its deletion is to come."""
+    CLOSED = "closed"
+    """Nothing is left but the last response, for whom it did not reach."""
+
+
+class TaskKind(StrEnum):
+    """What one end asks of the other, one exchange each."""
+
+    INITIATE = "initiate"
+    AUTHENTICATE = "authenticate"
+    CREATE_CHILD = "create-child"
+    REKEY_CHILD = "rekey-child"
+    DELETE_CHILD = "delete-child"
+    REKEY = "rekey"
+    DELETE = "delete"
+    PROBE = "probe"
+    SYNCHRONISE = "synchronise"
+    MOVE = "move"
+
+
+class Task(NamedTuple):
+    """An exchange to begin. ``child`` names a child of the parameters, ``spi`` one that exists (inbound)."""
+
+    kind: TaskKind
+    child: str = ""
+    spi: int = 0
+
+
+class Rival(NamedTuple):
+    """What the peer made of the SA that we are re-keying too (2.8.1): who has the lowest nonce gives way."""
+
+    nonce: bytes
+    """The lower of the two nonces of its exchange."""
+    spi: bytes
+    """Our SPI of the SA that came out of it."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """Our request that has no response yet, and what its response will need."""
+
+    task: Task
+    message_id: int
+    datagrams: tuple[bytes, ...] = field(repr=False)
+    attempts: int
+    retransmit_at: float
+    nonce: bytes = field(default=b"", repr=False)
+    private: bytes = field(default=b"", repr=False)
+    group: int = 0
+    spi: bytes = b""
+    rival: Rival | None = None
+
+
+@dataclass(slots=True)
+class Handshake:
+    """What the AUTH payloads will cover (2.15); gone once both ends have authenticated."""
+
+    request: bytes = field(repr=False)
+    response: bytes = field(default=b"", repr=False)
+    nonce_i: bytes = field(default=b"", repr=False)
+    nonce_r: bytes = field(default=b"", repr=False)
+    cookie: bytes = b""
+    rounds: int = 0
+    digest: bytes = b""
+
+
+@dataclass(slots=True)
+class ChildSa:
+    """A pair of ESP SAs. SPIs: ``spi_in`` is the one that we receive with. Its keys are with who installed it."""
+
+    name: str
+    use: Use
+    mode: Mode
+    spi_in: int
+    spi_out: int
+    encryption: tuple[int, int | None]
+    integrity: int
+    group: int
+    esn: bool
+    local: tuple[TrafficSelector, ...]
+    remote: tuple[TrafficSelector, ...]
+    rekey_at: float
+    expires_at: float
+    home_address: bytes = b""
+    replaced: bool = False
+    """A successor exists; it is there to receive what is under way until it is deleted."""
+
+
+@dataclass(slots=True)
+class IkeSa:
+    """One IKE SA. ``initiator`` is whether we began it; times are monotonic seconds."""
+
+    spi_i: bytes
+    spi_r: bytes
+    initiator: bool
+    peer: str
+    state: State
+    local: Address
+    remote: Address
+    encryption: tuple[int, int | None] = (0, None)
+    integrity: int = 0
+    prf: int = 0
+    group: int = 0
+    keys: IkeKeys | None = field(default=None, repr=False)
+    iv_counter: int | None = field(default=None, repr=False)
+    next_id: int = 0
+    """The message id of our next request."""
+    expected_id: int = 0
+    """The message id of the peer's next request."""
+    last_response: tuple[bytes, ...] = field(default=(), repr=False)
+    pending: Pending | None = None
+    waiting: tuple[Task, ...] = ()
+    handshake: Handshake | None = None
+    identity: tuple[int, bytes] = (0, b"")
+    """Who the peer is, as it has proved."""
+    peer_hashes: tuple[int, ...] = ()
+    fragments: bool = False
+    message_id_sync: bool = False
+    mobike: bool = False
+    nat_here: bool = False
+    nat_there: bool = False
+    encapsulate: bool = False
+    """ESP goes in UDP."""
+    home_addresses: tuple[bytes, ...] = ()
+    """What the mobile node among the two ends may use as home addresses."""
+    children: dict[int, ChildSa] = field(default_factory=dict)
+    rekey_at: float = float("inf")
+    expires_at: float = float("inf")
+    probe_at: float = float("inf")
+    resume_at: float = float("inf")
+    """When what TEMPORARY_FAILURE has put off is tried again (2.25)."""
+    successor: bytes = b""
+    sync_nonce: bytes = field(default=b"", repr=False)
+    generation: int = 0
+    """Grows by one with each change."""
+
+    @property
+    def spi(self) -> bytes:
+        """Our own SPI, which names this SA here."""
+        return self.spi_i if self.initiator else self.spi_r
+
+    @property
+    def suite(self) -> Suite:
+        """What was agreed on."""
+        return Suite(
+            ENCRYPTIONS[self.encryption],
+            INTEGRITIES[self.integrity] if self.integrity else None,
+            PRFS[self.prf],
+            GROUPS[self.group],
+        )
+
+    def live_children(self) -> list[ChildSa]:
+        """Those that have no successor."""
+        return [each for each in self.children.values() if not each.replaced]
