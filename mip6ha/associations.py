@@ -74,6 +74,13 @@ class Associations:
         self._floor = max((self._floor, *(each.sequence for each in associations)))
         return associations
 
+    def are_made_of(self, home_address: bytes, parameters: tuple[AssociationParameters, ...]) -> bool:
+        """Whether a home address has exactly the SAs of these parameters."""
+        known = self.database.of(home_address)
+        return len(known) == len(parameters) and all(
+            any(_is_made_of(association, each) for association in known) for each in parameters
+        )
+
     def inbound(self, spi: int) -> SecurityAssociation | None:
         """The SA that opens packets to the owner's address with ``spi``."""
         return self.database.inbound(self._address, spi)

@@ -132,7 +132,8 @@ class Contexts:
         """Adopt, as the active member under ``term``, what somebody accepted and this one never heard of.
 
         A binding counts as newer by its Binding Update's sequence number, for its mobile node knows best; it
-        becomes part of the present term. Counters are merged in any case. Whether anything changed.
+        becomes part of the present term. Counters are merged in any case. Of a mobile node that either side
+        has removed, the later version counts. Whether anything changed.
         """
         home_address = context.home_address
         own = self._versions.get(home_address)
@@ -143,11 +144,14 @@ class Contexts:
             adopted = replica.install(self._home_agent, context, self.now)
             self._set(home_address, own, context.version)
             changed = True
-            if here is not None:
+            if here is not None and not context.gone:
                 binding = self._home_agent.cache.get(home_address)
                 if replica.newer_binding(binding, here.binding):
                     adopted += replica.install_binding(self._home_agent, home_address, here.binding, self.now)
                 replica.merge_counters(self._home_agent, here)
+        elif not self._home_agent.serves(home_address):
+            # Removed here, later than this was made.
+            changed = False
         else:
             changed = replica.newer_binding(self._home_agent.cache.get(home_address), context.binding)
             if changed:

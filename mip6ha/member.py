@@ -42,8 +42,8 @@ from .harp.messages import (
 from .harp.sync import Progress, Replication
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
-from .numbering import SharedAssociations
-from .parameters import GroupParameters, HomeAgentParameters
+from .numbering import HIGHEST_FLOOR, SharedAssociations
+from .parameters import GroupParameters, HomeAgentParameters, MobileNodeParameters
 from .switching import PlannedSwitch
 from .wire import Malformed, Refused, text
 
@@ -84,6 +84,7 @@ class Member:
         )
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
         self._changed: list[bytes] = []
+        self._changes: dict[bytes, MobileNodeParameters | None] = {}
         self.home_agent.signalling.changed = self._changed
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
@@ -193,6 +194,32 @@ class Member:
             self._send(identity, message, effects)
         return effects
 
+    def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
+        """Take note of what mobile nodes are configured now.
+
+        The active member's word counts for the set: what its configuration changes, its contexts say. A
+        standby serves what those say, and brings in its own changes when it is active itself.
+        """
+        self._note(now)
+        self._changes |= self.home_agent.configure(mobile_nodes)
+        effects: list[Effect] = []
+        self._reconfigure(effects, gently=False)
+        return effects
+
+    def _reconfigure(self, effects: list[Effect], *, gently: bool) -> None:
+        serves = self.machine.serves
+        changes = {
+            home_address: wanted
+            for home_address, wanted in self._changes.items()
+            if serves or self.contexts.version(home_address) is None
+        }
+        for home_address in changes:
+            del self._changes[home_address]
+        effects += self.home_agent.replace(changes, gently=gently)
+        for home_address in changes if serves else ():
+            self.contexts.grow(home_address, self.machine.term)
+            self.replication.change(home_address)
+
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
         if self.machine.role is Role.STOPPED:
@@ -241,6 +268,9 @@ class Member:
             for each in self.home_agent.timeouts(now):
                 effects += self._commit(each, now)
             effects += map(AnnounceAddress, self._announcements.due(now))
+            if self._changes:
+                # The one before may have brought them in, while this one was its standby.
+                self._reconfigure(effects, gently=True)
         if self._hello_at <= now:
             self._say_hello(now, effects)
             self._ask(now, effects)
@@ -399,6 +429,8 @@ class Member:
         if neighbor.restarted(hello):
             self.channel.close(identity)
             self._check_neighbors(now, effects)
+        if hello.floor > HIGHEST_FLOOR:
+            self.counters["floor_bounded"] += 1
         self.associations.skip(hello.floor, effects)
         served = neighbor.active
         if not neighbor.take(hello, now):

@@ -8,7 +8,7 @@ Not covered: route optimisation as a correspondent node, multicast, IPv4 (RFC 55
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from . import icmpv6, ipv6
 from .associations import Associations
@@ -106,6 +106,7 @@ class HomeAgent:
             parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
         )
         self._mobile_nodes: dict[bytes, MobileNodeParameters] = {}
+        self._configured = {each.home_address: each for each in parameters.mobile_nodes}
         self.signalling = Signalling(
             parameters.address, self.associations, self.counters, parameters.refresh_advice
         )
@@ -182,17 +183,53 @@ class HomeAgent:
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
+        changes = self.configure(mobile_nodes)
+        changes |= {each: None for each in self._mobile_nodes if each not in self._configured}
+        return self.replace(changes)
+
+    def configure(
+        self, mobile_nodes: tuple[MobileNodeParameters, ...]
+    ) -> dict[bytes, MobileNodeParameters | None]:
+        """Take note of what is configured now; what that changes, for :meth:`replace`, which is not done."""
+        before = self._configured
+        self._configured = {mobile_node.home_address: mobile_node for mobile_node in mobile_nodes}
+        changes: dict[bytes, MobileNodeParameters | None] = {
+            home_address: mobile_node
+            for home_address, mobile_node in self._configured.items()
+            if before.get(home_address) != mobile_node
+        }
+        changes |= {each: None for each in before if each not in self._configured}
+        return changes
+
+    def replace(
+        self, changes: Mapping[bytes, MobileNodeParameters | None], *, gently: bool = False
+    ) -> list[Effect]:
+        """Serve some home addresses from now on as is said for each, ``None``: no longer.
+
+        With ``gently`` a mobile node that has the right SAs already keeps its registration.
+        """
         effects: list[Effect] = []
-        wanted = {mobile_node.home_address: mobile_node for mobile_node in mobile_nodes}
-        before = {}
-        for home_address, known in list(self._mobile_nodes.items()):
-            if wanted.get(home_address) != known:
-                stays = home_address in wanted
-                before[home_address] = self._dismiss(home_address, effects, stays=stays)
-        for home_address, mobile_node in wanted.items():
-            if home_address not in self._mobile_nodes:
-                self._admit(mobile_node, before.get(home_address, ()))
+        if gently:
+            for home_address, wanted in changes.items():
+                if wanted is not None and self.associations.are_made_of(home_address, wanted.associations):
+                    self._serve(wanted)
+            changes = {
+                each: wanted for each, wanted in changes.items() if self._mobile_nodes.get(each) != wanted
+            }
+        # First all that goes: a mobile node may get an SPI that was another one's.
+        before = {
+            home_address: self._dismiss(home_address, effects, stays=wanted is not None)
+            for home_address, wanted in changes.items()
+            if home_address in self._mobile_nodes
+        }
+        for home_address, wanted in changes.items():
+            if wanted is not None:
+                self._admit(wanted, before.get(home_address, ()))
         return effects
+
+    def serves(self, home_address: bytes) -> bool:
+        """Whether a home address is one of a mobile node's, registered or not."""
+        return home_address in self._mobile_nodes
 
     def stop(self, now: float) -> list[Effect]:
         """Let go of every address, tunnel and route."""
@@ -542,9 +579,13 @@ class HomeAgent:
     def _admit(self, mobile_node: MobileNodeParameters, before: tuple[SecurityAssociation, ...] = ()) -> None:
         home_address = mobile_node.home_address
         self.associations.admit(home_address, mobile_node.associations, before)
-        self._mobile_nodes[home_address] = mobile_node
         tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
         self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
+        self._serve(mobile_node)
+
+    def _serve(self, mobile_node: MobileNodeParameters) -> None:
+        home_address = mobile_node.home_address
+        self._mobile_nodes[home_address] = mobile_node
         known, wanted = self.signalling.authentications.pop(home_address, None), mobile_node.authentication
         # Where there is an SA for updates, nothing less will do.
         if wanted is None or self.associations.demands(home_address, MOBILITY, MessageType.BINDING_UPDATE):
@@ -586,7 +627,7 @@ class HomeAgent:
     def know(self, home_address: bytes, name: str, modes: set[Mode]) -> None:
         """Serve a mobile node whose SAs were put into the database from elsewhere, in these modes."""
         if home_address not in self._mobile_nodes:
-            self._mobile_nodes[home_address] = MobileNodeParameters(home_address, name)
+            self._serve(self._configured.get(home_address) or MobileNodeParameters(home_address, name))
         self.forwarding.demand_protection(home_address, demanded=Mode.TUNNEL in modes)
 
     def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:

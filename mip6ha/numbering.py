@@ -26,7 +26,7 @@ from .ipsec.sad import SecurityAssociation, counter_limit
 from .parameters import AssociationParameters
 from .wire import Refused
 
-__all__ = ["HORIZON", "PAYLOAD_BLOCK", "SIGNALLING_BLOCK", "SharedAssociations"]
+__all__ = ["HIGHEST_FLOOR", "HORIZON", "PAYLOAD_BLOCK", "SIGNALLING_BLOCK", "SharedAssociations"]
 
 SIGNALLING_BLOCK = 64
 """Outbound numbers at a time for transport mode: one message each, and a message replicates anyway."""
@@ -34,6 +34,8 @@ PAYLOAD_BLOCK = 4096
 """Outbound numbers at a time for tunnel mode."""
 HORIZON = 64
 """Inbound tunnel mode packets accepted ahead of replication: at most so many are lost by a takeover."""
+HIGHEST_FLOOR = 1 << 31
+"""What another member's floor may make this one skip: half of the numbers that there are without ESN."""
 
 
 class SharedAssociations(Associations):
@@ -149,7 +151,12 @@ class SharedAssociations(Associations):
             effects.append(ReserveSequences(self._reserved))
 
     def skip(self, floor: int, effects: list[Effect]) -> None:
-        """A member that was restarted may have used any number up to ``floor``, and nobody knows."""
+        """A member that was restarted may have used any number up to ``floor``, and nobody knows.
+
+        Bounded by :data:`HIGHEST_FLOOR`, or who names the highest of all would leave no number to any SA. Its
+        own numbers are in nobody else's blocks: at worst a mobile node takes ours for replays.
+        """
+        floor = min(floor, HIGHEST_FLOOR)
         if floor > self._floor:
             self._floor = floor
             self.epoch += 1

@@ -29,6 +29,7 @@ __all__ = ["export", "install", "largest_entry", "merge_counters", "newer_bindin
 def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: float) -> Context:
     """The context of a mobile node as it is now."""
     binding = home_agent.cache.get(home_address)
+    peer = home_agent.signalling.authentications.get(home_address)
     return Context(
         FORMAT,
         home_address,
@@ -37,6 +38,8 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
         home_agent.name_of(home_address),
         None if binding is None or binding.sequence < 0 else _binding_state(binding, now),
         tuple([_association_state(each) for each in home_agent.associations.database.of(home_address)]),
+        0 if peer is None else peer.timestamp,
+        not home_agent.serves(home_address),
     )
 
 
@@ -54,6 +57,7 @@ def _binding_state(binding: Binding, now: float) -> BindingState:
         binding.lifetime if bound else 0,
         max(0, int((binding.expires - now) * 1000)) if bound else 0,
         binding.prefixes if bound else (),
+        binding.fenced,
     )
 
 
@@ -110,9 +114,9 @@ def largest_entry(mobile_node: MobileNodeParameters) -> int:
         for each in mobile_node.associations
     )
     binding = BindingState(
-        True, True, 0xFFFF, home_address, home_address, 0xFFFF, 255, 0xFFFF, most, prefixes
+        True, True, 0xFFFF, home_address, home_address, 0xFFFF, 255, 0xFFFF, most, prefixes, True
     )
-    context = Context(FORMAT, home_address, most, most, mobile_node.name, binding, associations)
+    context = Context(FORMAT, home_address, most, most, mobile_node.name, binding, associations, most, False)
     entry = StateEntry(
         home_address, home_address, 0, 0, 0, prefixes, generation=most, context=encode(context)
     )
@@ -131,6 +135,8 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         taken = None if state.outbound else owner.inbound(home_agent.address, state.spi)
         if taken is not None and taken.home_address != home_address:
             raise Malformed("context_spi")
+    if context.gone:
+        return home_agent.replace({home_address: None})
     effects: list[Effect] = []
     known = owner.of(home_address)
     if known and len(known) == len(context.associations) and all(map(_is_of, known, context.associations)):
@@ -146,7 +152,17 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         for state in context.associations:
             if state.outbound:
                 home_agent.associations.note(state.counter, effects)
+    _not_before(home_agent, home_address, context.timestamp)
     return effects + install_binding(home_agent, home_address, context.binding, now)
+
+
+def _not_before(home_agent: HomeAgent, home_address: bytes, timestamp: int) -> bool:
+    """Accept nothing by RFC 4285 that is not newer than ``timestamp``; whether that was news."""
+    peer = home_agent.signalling.authentications.get(home_address)
+    if peer is None or timestamp <= peer.timestamp:
+        return False
+    peer.timestamp = timestamp
+    return True
 
 
 def _is_of(association: SecurityAssociation, state: AssociationState) -> bool:
@@ -212,7 +228,7 @@ def install_binding(
         return effects
     if binding is None:
         binding = cache.entry(home_address)
-    binding.sequence, binding.ended = state.sequence, state.ended
+    binding.sequence, binding.ended, binding.fenced = state.sequence, state.ended, state.fenced
     binding.care_of_address, binding.source = state.care_of_address, state.source
     binding.flags, binding.status, binding.lifetime = state.flags, state.status, state.lifetime
     if not state.bound:
@@ -246,6 +262,7 @@ def install_draft(home_agent: HomeAgent, entry: StateEntry, now: float) -> list[
         entry.lifetime,
         entry.lifetime * LIFETIME_UNIT * 1000,
         entry.prefixes if bound else (),
+        False,
     )
     home_agent.know(entry.home_address, "", home_agent.associations.modes(entry.home_address))
     if not bound and not entry.sequence and entry.care_of_address == entry.home_address:
@@ -268,10 +285,10 @@ def merge_counters(home_agent: HomeAgent, context: Context) -> bool:
 
     Always safe: reservations only grow, windows only close.
     """
-    changed = False
+    changed = _not_before(home_agent, context.home_address, context.timestamp)
     shared = home_agent.associations
     if not isinstance(shared, SharedAssociations):
-        return False
+        return changed
     own = {
         (each.spi, each.direction): each for each in home_agent.associations.database.of(context.home_address)
     }

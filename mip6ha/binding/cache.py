@@ -29,7 +29,8 @@ class Binding:
     """What the home agent knows of one mobile node's registration.
 
     ``sequence`` is that of the last accepted Binding Update, -1 before the first: it outlives the
-    registration as long as the replay state does; ``ended`` says that the last one ended it.
+    registration as long as the replay state does; ``ended`` says that the last one ended it. ``fenced``:
+    later ones may have been accepted that this home agent does not know of (it comes from a journal).
     ``source`` is the address the last update came from. ``lifetime`` is what was granted, in units of
     4 s. Moments are seconds on the injected clock, infinity for never: ``expires`` is the end of the
     registration, ``probe_ends`` that of duplicate address detection, ``refresh_at`` when to ask for a
@@ -42,6 +43,7 @@ class Binding:
         "care_of_address",
         "ended",
         "expires",
+        "fenced",
         "flags",
         "home_address",
         "lifetime",
@@ -63,10 +65,19 @@ class Binding:
         self.flags = 0
         self.lifetime = 0
         self.status = 0
-        self.ended = False
+        self.ended = self.fenced = False
         self.prefixes: tuple[MobileNetworkPrefix, ...] = ()
         self.expires = self.probe_ends = self.announce_at = self.refresh_at = self.wakes = _NEVER
         self.announcements = 0
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number that the next Binding Update's must be greater than, modulo 2^16.
+
+        Where it is fenced that is as far ahead as the modulus allows: nothing that may have been accepted
+        before passes, and the mobile node goes on from there when it is told (status 135).
+        """
+        return self.sequence + _FENCE & 0xFFFF if self.fenced else self.sequence
 
     @property
     def is_bound(self) -> bool:
@@ -89,6 +100,7 @@ class Binding:
 
 
 _NEVER = float("inf")
+_FENCE = 0x7FFF
 _BATCH = 256
 _LINK_LOCAL = bytes.fromhex("fe80000000000000")
 

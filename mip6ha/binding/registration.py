@@ -139,9 +139,9 @@ class Registrations:
         if (
             binding is not None
             and binding.sequence >= 0
-            and not 0 < (sequence - binding.sequence) & 0xFFFF < 0x8000
+            and not 0 < (sequence - binding.last_sequence) & 0xFFFF < 0x8000
         ):
-            return _refusal(Status.SEQUENCE_OUT_OF_WINDOW, binding.sequence)
+            return _refusal(Status.SEQUENCE_OUT_OF_WINDOW, binding.last_sequence)
         care_of_address = (alternate_care_of_address(options) if options else None) or source
         if not units or care_of_address == home_address:
             return self._deregister(binding, sequence)
@@ -175,6 +175,7 @@ class Registrations:
             granted = max(1, prefix.valid // LIFETIME_UNIT)
             status = Status.ACCEPTED_PREFIX_DISCOVERY_NECESSARY
         binding.sequence, binding.source, binding.care_of_address = sequence, source, care_of_address
+        binding.fenced = False
         # An existing registration keeps its L: what is defended does not change under way.
         if registered is not None:
             flags = flags & ~UpdateFlag.LINK_LOCAL | binding.flags & UpdateFlag.LINK_LOCAL
@@ -244,7 +245,7 @@ class Registrations:
             return _refusal(Status.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE, sequence)
         before = Before(binding.state, binding.care_of_address, binding.prefixes)
         binding.sequence = sequence
-        binding.ended = True
+        binding.ended, binding.fenced = True, False
         self.cache.end(binding)
         return Outcome(Action.END, Status.ACCEPTED, sequence, 0, before)
 

@@ -124,7 +124,7 @@ class Etcd:
                 raise
             except Exception as error:
                 # Whatever it is, this server is of no use now.
-                wrong = f"{self._endpoints[0]}: {str(error) or type(error).__name__}"
+                wrong = f"{self._endpoints[0]}: {_in_words(error)}"
             self._endpoints.append(self._endpoints.pop(0))
         raise NoAnswer(wrong)
 
@@ -149,6 +149,16 @@ class Etcd:
         if response.code != _OK:
             raise NoAnswer(f"status {response.code}")
         return json.loads(octets)
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, in one line."""
+    # Twisted's own errors of HTTP hold a list of failures, and show it as such.
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return _in_words(reasons[0].value)
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def _encoded(text: str) -> str:

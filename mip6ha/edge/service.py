@@ -25,7 +25,7 @@ from ..binding.discovery import anycast_address
 from ..config import ConfigError, Configuration, load
 from ..effects import Effect, Event, ReserveSequences
 from ..node import HomeAgent
-from ..parameters import HomeAgentParameters
+from ..parameters import HomeAgentParameters, MobileNodeParameters
 from .control import Request, UnixControl
 from .dataplane import TunDataplane
 from .ndp import NeighborListener
@@ -65,6 +65,9 @@ class Core(Protocol):
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what the clock asks for."""
+
+    def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
+        """Serve these mobile nodes from now on."""
 
     def stop(self, now: float) -> list[Effect]:
         """End."""
@@ -234,7 +237,7 @@ class HomeAgentService(Service):
         self._configuration = replace(
             before, parameters=replace(before.parameters, mobile_nodes=mobile_nodes)
         )
-        self._perform(self._home_agent.reconfigure(mobile_nodes, time.monotonic()))
+        self._perform(self._core.reconfigure(mobile_nodes, time.monotonic()))
         self._settle()
         self._log("reloaded", {"mobile_nodes": len(mobile_nodes)})
 

@@ -42,7 +42,8 @@ class Version(NamedTuple):
 class BindingState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A binding cache entry. ``remaining`` is the lifetime left in milliseconds when this was encoded.
 
-    Relative, because members share no clock. ``lifetime`` is what was granted, in units of 4 s.
+    Relative, because members share no clock. ``lifetime`` is what was granted, in units of 4 s. ``fenced``:
+    later sequence numbers may have been accepted (see :class:`~mip6ha.binding.cache.Binding`).
     """
 
     bound: bool
@@ -55,6 +56,7 @@ class BindingState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     lifetime: _U16
     remaining: _U64
     prefixes: tuple[tuple[_Address, Annotated[int, Meta(ge=1, le=128)]], ...]
+    fenced: bool
 
 
 class AssociationState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -86,7 +88,11 @@ class AssociationState(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
 
 
 class Context(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Everything that a home agent must know to serve a mobile node as if it had always done so."""
+    """Everything that a home agent must know to serve a mobile node as if it had always done so.
+
+    ``timestamp`` is the last one accepted by RFC 4285 (64 bits, NTP format), 0 for none. One that is ``gone``
+    is of a mobile node that is served no longer: it has nothing but its version.
+    """
 
     format: int
     home_address: _Address
@@ -95,6 +101,8 @@ class Context(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     name: str
     binding: BindingState | None
     associations: tuple[AssociationState, ...]
+    timestamp: _U64
+    gone: bool
 
     @property
     def version(self) -> Version:
@@ -140,4 +148,6 @@ def decode(octets: bytes) -> Context:
     binding = context.binding
     if binding is not None and (binding.bound != bool(binding.lifetime) or binding.sequence < 0):
         raise Malformed("context_binding")
+    if context.gone and (binding is not None or context.associations or context.timestamp):
+        raise Malformed("context_gone")
     return context

@@ -23,10 +23,10 @@ from ..strategies import ADDRESSES, U16
 KEY = b"\xc5SECRET-KEY-OCTETS\xc5\xc6"
 INTEGRITY = b"\xc7SECRET-INTEGRITY-KEY-OF-32-OCT.\xc8"[:32]
 GCM = "aes-gcm-16"
-BINDING = BindingState(True, False, 7, CARE_OF_ADDRESS, CARE_OF_ADDRESS, 0xC000, 0, 15, 60_000, ())
+BINDING = BindingState(True, False, 7, CARE_OF_ADDRESS, CARE_OF_ADDRESS, 0xC000, 0, 15, 60_000, (), False)
 INBOUND = AssociationState(0x1000, False, "signalling", GCM, KEY, b"", False, 1024, 9, 0, b"\1\xff")
 OUTBOUND = AssociationState(0x1001, True, "signalling", GCM, KEY, b"", False, 64, 64, 0, b"")
-CONTEXT = Context(1, HOME_ADDRESS, 0x101, 3, "mn", BINDING, (INBOUND, OUTBOUND))
+CONTEXT = Context(1, HOME_ADDRESS, 0x101, 3, "mn", BINDING, (INBOUND, OUTBOUND), 0, False)
 
 _AEAD_KEYS = st.sampled_from((20, 28, 36)).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 _USES = [use.value for use in Use if use is not Use.HARP]
@@ -68,6 +68,7 @@ _BINDINGS = st.integers(0, 0xFFFF).flatmap(
         st.just(lifetime),
         _COUNTERS,
         _PREFIXES,
+        st.booleans(),
     )
 )
 CONTEXTS = st.builds(
@@ -79,6 +80,8 @@ CONTEXTS = st.builds(
     st.text(max_size=20),
     st.none() | _BINDINGS,
     _associations(),
+    _COUNTERS,
+    st.just(False),
 )
 
 
@@ -259,3 +262,10 @@ def test_mutated_octets_are_whole_or_malformed(context: Context, seed: int) -> N
         with contextlib.suppress(Malformed):
             found = decode(octets)
             assert decode(encode(found)) == found
+
+
+def test_of_a_mobile_node_that_is_gone_only_the_version_is_left() -> None:
+    gone = structs.replace(CONTEXT, binding=None, associations=(), gone=True)
+    assert decode(encode(gone)) == gone
+    for more in ({"binding": BINDING}, {"associations": (INBOUND,)}, {"timestamp": 1}):
+        assert refusal(encode(structs.replace(gone, **more))) == "context_gone"

@@ -11,7 +11,13 @@ from mip6ha.ipsec import esp
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.ipv6 import IPV6, MOBILITY
-from mip6ha.numbering import HORIZON, PAYLOAD_BLOCK, SIGNALLING_BLOCK, SharedAssociations
+from mip6ha.numbering import (
+    HIGHEST_FLOOR,
+    HORIZON,
+    PAYLOAD_BLOCK,
+    SIGNALLING_BLOCK,
+    SharedAssociations,
+)
 from mip6ha.parameters import AssociationParameters
 from mip6ha.wire import Refused
 
@@ -365,3 +371,18 @@ def test_what_was_placed_is_never_used_again(identity: int, counter: int) -> Non
     found.place(association(found, SIGNALLING), counter)
     found.begin(0x100 | identity)
     assert send(found, SIGNALLING)[0] > counter
+
+
+def test_another_member_s_floor_leaves_numbers() -> None:
+    found = shared()
+    found.begin(0x101)
+    effects: list[Effect] = []
+    found.skip(1_000_000, effects)
+    assert send(found, SIGNALLING)[0] > 1_000_000
+    found.skip((1 << 64) - 1, effects)
+    assert HIGHEST_FLOOR < send(found, SIGNALLING)[0] < HIGHEST_FLOOR + 4 * SIGNALLING_BLOCK
+    # The same again moves nothing.
+    found.skip((1 << 64) - 1, effects)
+    assert send(found, SIGNALLING)[0] < HIGHEST_FLOOR + 4 * SIGNALLING_BLOCK
+    reserved = [each.limit for each in effects if isinstance(each, ReserveSequences)]
+    assert max(reserved) < 2 * HIGHEST_FLOOR
