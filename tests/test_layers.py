@@ -18,13 +18,14 @@ ALLOWED: dict[str, set[str]] = {
     "ipv6": {"wire"},
     "mobility": {"wire", "ipv6"},
     "icmpv6": {"wire", "ipv6"},
+    "udp": {"wire", "ipv6"},
     "binding": {"wire", "ipv6", "mobility", "icmpv6"},
     "ipsec": {"wire", "ipv6", "mobility", "icmpv6"},
     "harp": {"wire", "ipv6", "mobility", "icmpv6", "binding", "ipsec"},
 }
 ALLOWED["failover"] = ALLOWED["harp"] | {"harp"}
 ALLOWED["parameters"] = {"wire", "binding", "ipsec", "harp"}
-_CORES = ALLOWED["failover"] | {"failover", "parameters", "effects"}
+_CORES = ALLOWED["failover"] | {"failover", "parameters", "effects", "udp"}
 ALLOWED["tunnel"] = ALLOWED["binding"]
 ALLOWED["rate"] = set()
 ALLOWED["associations"] = _CORES
