@@ -6,6 +6,7 @@ requests for negotiation (acquire), NAT mappings, migrations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..wire import UNSPECIFIED
@@ -177,11 +178,15 @@ def _announcement(message: Message) -> Announcement | None:
 class XfrmEvents:
     """What the kernel announces about states, policies, counters and expiry, whoever caused it.
 
-    ``buffer`` is how many octets may wait. Not to be mixed with :class:`Xfrm`: each has a socket of its own.
+    ``buffer`` is how many octets may wait. Who listens to counters makes the kernel announce those of every
+    state, every two packets. Not to be mixed with :class:`Xfrm`: each has a socket of its own.
     """
 
-    def __init__(self, buffer: int = 1 << 20) -> None:
-        groups = (GROUP_EXPIRE, GROUP_STATE, GROUP_POLICY, GROUP_EVENTS)
+    def __init__(
+        self,
+        buffer: int = 1 << 20,
+        groups: Iterable[int] = (GROUP_EXPIRE, GROUP_STATE, GROUP_POLICY, GROUP_EVENTS),
+    ) -> None:
         self._conversation = Conversation(PROTOCOL, groups, buffer)
 
     def close(self) -> None:
