@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "icmpv6": {"wire", "ipv6"},
     "udp": {"wire", "ipv6"},
     "binding": {"wire", "ipv6", "mobility", "icmpv6"},
-    "ipsec": {"wire", "ipv6", "mobility", "icmpv6"},
+    "ipsec": {"wire", "ipv6", "mobility", "icmpv6", "rate"},
     "harp": {"wire", "ipv6", "mobility", "icmpv6", "binding", "ipsec"},
 }
 ALLOWED["failover"] = ALLOWED["harp"] | {"harp"}
