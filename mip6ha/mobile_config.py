@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,7 @@ class MobileEdgeConfiguration:
     """
 
     interface: str
+    dataplane: Literal["tun", "kernel"]
     tun_name: str
     home_prefix: str
     state_dir: Path
@@ -97,6 +98,7 @@ class _MobileNodeTable(Table):
     home_prefix_length: Annotated[int, integer(1, 128)] = Field(64, description="1 to 128")
     home_agent: Address = Field(description=_ADDRESS)
     interface: InterfaceName = Field(description=_INTERFACE)
+    dataplane: Literal["tun", "kernel"] = Field("tun", description="tun, kernel")
     tun_name: InterfaceName = Field("mip6mn", description=_INTERFACE)
     lifetime: Annotated[int, integer(4, 262_140)] = Field(60, description=_LIFETIME)
     link_local: bool = Field(False, description=_BOOLEAN)
@@ -145,6 +147,7 @@ def load(path: Path) -> MobileConfiguration:
     home = IPv6Network((node.home_address, node.home_prefix_length), strict=False)
     edge = MobileEdgeConfiguration(
         interface=node.interface,
+        dataplane=node.dataplane,
         tun_name=node.tun_name,
         home_prefix=str(home),
         state_dir=path.parent / node.state_dir,

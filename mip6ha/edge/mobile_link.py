@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
 from pyroute2 import IPRoute
 from twisted.internet.abstract import FileDescriptor
@@ -37,10 +37,14 @@ _ICMPV6_FILTER = 1
 _HOP_LIMIT = Struct("=i")
 
 
+class _Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
 class SocketReader(FileDescriptor):
     """Calls ``ready`` when a socket has something to read; ``reactor`` provides IReactorFDSet."""
 
-    def __init__(self, source: socket.socket, ready: Callable[[], None], reactor: Any) -> None:
+    def __init__(self, source: _Readable, ready: Callable[[], None], reactor: Any) -> None:
         super().__init__(reactor)
         self._source = source
         self._ready = ready

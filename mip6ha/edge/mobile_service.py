@@ -1,7 +1,7 @@
 """One mobile node on the real world: reads packets and events, carries out the core's effects in order.
 
-Covered: start, stop, one timer, event lines. Not covered: what any of it means (``mobile``), kernel state
-(``mobile_network``).
+Covered: start, stop, one timer, event lines. Not covered: what any of it means (``mobile``), who makes the
+packets (``mobile_dataplane``), kernel state (``mobile_network``).
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TextIO
 
 from twisted.application.service import Service
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
@@ -26,35 +24,30 @@ from twisted.logger import Logger
 
 from ..mobile.effects import (
     AnnounceAddress,
-    AtHome,
-    DropCareOfAddress,
     EndProbe,
     Event,
-    LeaveHome,
     MobileEffect,
     ProbeAddress,
-    ReserveSequences,
     SendPacket,
+    SignallingEffect,
     SolicitRouter,
-    UseCareOfAddress,
 )
-from ..mobile.mobile_node import MobileNode
 from ..mobile.movement import interface_identifier
 from ..mobile_config import MobileConfiguration
 from .errors import Unusable
-from .mobile_link import CarrierEvents, HomeSockets, RouterDiscovery, SocketReader, link
-from .mobile_network import MobileNetwork
+from .mobile_associations import remove_own
+from .mobile_dataplane import MobileDataplane, Surroundings, TunDataplane
+from .mobile_kernel import KernelDataplane
+from .mobile_link import CarrierEvents, RouterDiscovery, SocketReader, link
 from .ndp import HomeLink, NeighborListener
 from .service import MonotonicReactor
 from .storage import StateDirectory
 from .sysctl import Switches
-from .tun import Tun, TunReader
 
 __all__ = ["EventLog", "MobileNodeService", "run"]
 
 _DEREGISTRATION_PATIENCE = 2.0
-# Packets from the link must get through, whatever its MTU is.
-_LEAST_TUN_MTU = 1500
+_DATAPLANES: dict[str, type[MobileDataplane]] = {"tun": TunDataplane, "kernel": KernelDataplane}
 
 
 class EventLog:
@@ -81,7 +74,6 @@ class MobileNodeService(Service):
         self._events = EventLog(stream)
         self._counters: Counter[str] = Counter()
         self._undo = ExitStack()
-        self._home_undo = ExitStack()
         self._timer: DelayedCall | None = None
         self._armed_for = 0.0
         self._stopped: Deferred[None] | None = None
@@ -114,17 +106,18 @@ class MobileNodeService(Service):
             sequence_floor=self._state.sequence_floor(),
         )
         self._home_address = parameters.home_address
-        self._node = MobileNode(parameters, os.urandom)
-        self._tun = Tun(edge.tun_name, max(mtu, _LEAST_TUN_MTU), counters)
-        undo.callback(self._tun.close)
         switches = Switches(edge.state_dir / "switches.json")
         undo.callback(switches.restore)
-        tun = edge.tun_name, self._tun.interface
-        self._network = MobileNetwork(
-            edge.interface, tun, parameters.home_address, edge.home_prefix, parameters.prefixes
+        # Whichever dataplane was there before.
+        remove_own(counters)
+        self._dataplane = _DATAPLANES[edge.dataplane](
+            Surroundings(
+                edge, parameters, self._state, switches, counters, self._received, self._arm, self._reactor
+            )
         )
-        undo.callback(self._network.close)
-        self._network.open(switches, counters)
+        undo.callback(self._dataplane.close)
+        self._dataplane.start()
+        self._node = self._dataplane.node
         self._neighbours = HomeLink(edge.interface, counters)
         undo.callback(self._neighbours.close)
         self._routers = RouterDiscovery(edge.interface, self._advertised, counters)
@@ -134,20 +127,16 @@ class MobileNodeService(Service):
         if leftovers := {name: count for name, count in counters.items() if count}:
             self._events.write(Event("leftovers_removed", dict(leftovers)))
         self._carry_out(self._node.start())
-        undo.callback(self._home_undo.close)
+        self._dataplane.listen()
         for reader in (
-            TunReader(self._tun, self._received, self._arm, self._reactor),
             NeighborListener(self._neighbours, self._conflicted, self._reactor),
             SocketReader(self._routers.socket, self._routers.ready, self._reactor),
             SocketReader(self._carrier.socket, self._carrier.ready, self._reactor),
         ):
-            self._read(reader, undo)
+            self._reactor.addReader(reader)
+            undo.callback(self._reactor.removeReader, reader)
         self._carrier.look()
         self._arm()
-
-    def _read(self, reader: FileDescriptor, undo: ExitStack) -> None:
-        self._reactor.addReader(reader)
-        undo.callback(self._reactor.removeReader, reader)
 
     def stopService(self) -> Deferred[None] | None:  # noqa: N802
         """Release everything, after a de-registration if that is configured."""
@@ -179,17 +168,13 @@ class MobileNodeService(Service):
 
     # Inputs.
 
-    def _received(self, packet: bytes) -> None:
+    def _received(self, hear: Callable[[float], Sequence[MobileEffect | SignallingEffect]]) -> None:
         try:
-            self._carry_out(self._node.receive(packet, time.monotonic()))
+            self._carry_out(hear(time.monotonic()))
         except Exception:
             # Otherwise the reactor would stop reading the device for good.
             self._counters["internal_error"] += 1
             self.log.failure("a packet was dropped by a fault of this program")
-
-    def _received_at_home(self, packet: bytes) -> None:
-        self._received(packet)
-        self._arm()
 
     def _advertised(self, source: bytes, hop_limit: int, message: bytes) -> None:
         self._carry_out(self._node.advertisement(source, hop_limit, message, time.monotonic()))
@@ -225,27 +210,17 @@ class MobileNodeService(Service):
 
     # Effects.
 
-    def _carry_out(self, effects: Sequence[MobileEffect]) -> None:
+    def _carry_out(self, effects: Sequence[MobileEffect | SignallingEffect]) -> None:
         for effect in effects:
             if type(effect) is SendPacket:
-                self._tun.write(effect.packet)
+                self._dataplane.act(effect)
             elif isinstance(effect, Event):
                 self._events.write(effect)
             else:
                 self._act(effect)
 
-    def _act(self, effect: MobileEffect) -> None:
+    def _act(self, effect: MobileEffect | SignallingEffect) -> None:
         match effect:
-            case UseCareOfAddress(address, router):
-                self._network.use_care_of_address(address, router)
-            case DropCareOfAddress(address):
-                self._network.drop_care_of_address(address)
-            case AtHome(router):
-                self._network.at_home(router)
-                self._listen_at_home()
-            case LeaveHome():
-                self._network.leave_home()
-                self._home_undo.close()
             case SolicitRouter():
                 self._routers.solicit()
             case AnnounceAddress(address):
@@ -254,16 +229,8 @@ class MobileNodeService(Service):
                 self._neighbours.probe(address)
             case EndProbe(address):
                 self._neighbours.end_probe(address)
-            case ReserveSequences(limit):
-                self._state.reserve_sequences(limit)
-
-    def _listen_at_home(self) -> None:
-        self._home_undo.close()
-        sockets = HomeSockets(self._home_address, self._received_at_home, self._counters)
-        self._home_undo.callback(sockets.close)
-        for protocol, source in sockets.sockets.items():
-            reader = SocketReader(source, partial(sockets.ready, protocol), self._reactor)
-            self._read(reader, self._home_undo)
+            case _:
+                self._dataplane.act(effect)
 
 
 def run(configuration: MobileConfiguration) -> int:

@@ -1,0 +1,358 @@
+"""A mobile node's states and policies in the kernel: home address option, type 2 routing header, ESP.
+
+Covered: signalling in transport mode at home and away, payload in tunnel mode, care-of addresses that change,
+numbers that are never used twice. Not covered: negotiation; what is sent (``mobile_kernel``).
+
+The kernel counts what it sends. So each outbound state begins above all that may have been used, and may send
+no more than is reserved on stable storage: then the kernel removes it. Long before more is reserved.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..ipsec import policy as uses
+from ..ipsec.policy import Use
+from ..ipsec.sad import counter_limit
+from ..mobile.parameters import EmulatorParameters
+from ..mobile.protection import RESERVATION
+from ..parameters import AssociationParameters
+from ..wire import UNSPECIFIED
+from . import xfrm
+from .errors import Unusable
+from .netlink_messages import Failure, Overrun, Request
+from .xfrm import Xfrm
+from .xfrm_events import Expired, XfrmEvents
+from .xfrm_layout import GROUP_EXPIRE, Limits, Mode, Selector
+from .xfrm_policy import Direction, InstalledPolicy, Policy, PolicyType, Template
+from .xfrm_state import Counters, Protection, State, StateFlag
+
+__all__ = ["KernelAssociations", "remove_own"]
+
+_MOBILITY, _ICMPV6, _ESP = 135, socket.IPPROTO_ICMPV6, socket.IPPROTO_ESP
+_HOME_ADDRESS_OPTION, _TYPE_2_ROUTING = socket.IPPROTO_DSTOPTS, socket.IPPROTO_ROUTING
+_UPDATE, _SOLICITATION, _ADVERTISEMENT = 5, 146, 147
+
+# What is ours is known again by its reqid ("mn" and a number), and a policy that only allows by its priority.
+_REQIDS = range(0x6D6E0000, 0x6D6E0100)
+_HEADERS = _REQIDS[0]
+_SIGNALLING_PRIORITY, _ALLOW_PRIORITY, _PAYLOAD_PRIORITY = 13600, 13620, 13640
+_HEADER_PRIORITY = 13600
+_ORDER = {use: rank for rank, use in enumerate(Use)}
+
+
+def _reqid(use: Use, *, to_home_agent: bool) -> int:
+    return _HEADERS + 1 + 2 * _ORDER[use] + to_home_agent
+
+
+def _is_ours(installed: InstalledPolicy) -> bool:
+    policy = installed.policy
+    if not policy.templates:
+        return policy.priority == _ALLOW_PRIORITY
+    return any(template.reqid in _REQIDS for template in policy.templates)
+
+
+def remove_own(counters: Counter[str]) -> None:
+    """Remove what a killed emulator left; nothing where the kernel has no XFRM."""
+    try:
+        kernel = Xfrm()
+    except OSError:
+        return
+    try:
+        policies = [xfrm.remove_policy(each.policy) for each in kernel.policies() if _is_ours(each)]
+        states = [xfrm.remove(each.state.id) for each in kernel.states() if each.state.reqid in _REQIDS]
+        kernel.carry_out(policies + states)
+    finally:
+        kernel.close()
+    counters["leftover_policies_removed"] += len(policies)
+    counters["leftover_states_removed"] += len(states)
+
+
+@dataclass(slots=True)
+class _Association:
+    """One SA. Outbound numbers run from above ``start`` to ``limit``; ``counters`` is where inbound ones stand."""
+
+    parameters: AssociationParameters
+    state: State
+    installed: bool = False
+    start: int = 0
+    limit: int = 0
+    counters: Counters = Counters()  # noqa: RUF009 - immutable
+
+    @property
+    def outbound(self) -> bool:
+        return self.parameters.direction is uses.Direction.OUT
+
+    @property
+    def tunnel(self) -> bool:
+        return self.parameters.use.mode is uses.Mode.TUNNEL
+
+    def limited(self) -> State:
+        """The state, with the packets that the present reservation has room for."""
+        room = self.limit - self.start
+        soft = max(1, room - RESERVATION // 2)
+        return replace(self.state, limits=Limits(soft_packets=soft, hard_packets=room))
+
+
+class KernelAssociations:
+    """Those of one mobile node. ``reserve`` puts a number on stable storage before anything above is used.
+
+    What the kernel refuses after :meth:`open` is counted in ``counters``.
+    """
+
+    def __init__(
+        self, parameters: EmulatorParameters, reserve: Callable[[int], None], counters: Counter[str]
+    ) -> None:
+        self._home_address = parameters.home_address
+        self._home_agent = parameters.home_agent
+        self._networks = ((parameters.home_address, 128), *parameters.prefixes)
+        self._reserve = reserve
+        self._counters = counters
+        self._away = False
+        self._associations = [self._association(given) for given in parameters.associations]
+        self._floor = parameters.sequence_floor
+        try:
+            self._kernel = Xfrm()
+            self.events = XfrmEvents(groups=(GROUP_EXPIRE,))
+        except OSError as error:
+            raise Unusable(f"kernel dataplane: no XFRM: {error.strerror}") from None
+
+    def _association(self, given: AssociationParameters) -> _Association:
+        to_home_agent = given.direction is uses.Direction.OUT
+        ends = (self._home_address, self._home_agent)
+        state = State(
+            *(ends if to_home_agent else ends[::-1]),
+            _ESP,
+            Mode.TUNNEL if given.use.mode is uses.Mode.TUNNEL else Mode.TRANSPORT,
+            given.spi,
+            _reqid(given.use, to_home_agent=to_home_agent),
+            protection=Protection(given.transform.name, given.keys),
+            flags=StateFlag.ESN if given.esn else StateFlag.NONE,
+            window=given.window,
+        )
+        return _Association(given, state)
+
+    # What is always there.
+
+    def open(self) -> None:
+        """Protect signalling, from now on; raises :class:`Unusable`."""
+        for each in self._associations:
+            each.start = each.limit = self._floor
+        transport = [each for each in self._associations if not each.tunnel]
+        requests = [request for each in transport for request in self._install(each)]
+        requests += map(xfrm.update_policy, self._signalling())
+        for failure in self._kernel.carry_out(requests):
+            raise Unusable(f"kernel dataplane: states or policies: {failure}")
+
+    def close(self) -> None:
+        """Remove everything of ours."""
+        remove_own(Counter())
+        self._kernel.close()
+        self.events.close()
+
+    def _signalling(self) -> list[Policy]:
+        """ESP for messages, and what payload's policies must not take."""
+        found = []
+        for use, outbound in dict.fromkeys(
+            (each.parameters.use, each.outbound) for each in self._associations if not each.tunnel
+        ):
+            wanted = uses.selector(use, to_home_agent=outbound)
+            found.append(
+                Policy(
+                    self._between(outbound=outbound, protocol=wanted.protocol or 0, kind=wanted.type),
+                    Direction.OUT if outbound else Direction.IN,
+                    _SIGNALLING_PRIORITY + _ORDER[use],
+                    templates=(Template(_ESP, Mode.TRANSPORT, _reqid(use, to_home_agent=outbound)),),
+                )
+            )
+        if any(each.tunnel for each in self._associations):
+            found += self._allowed()
+        return found
+
+    def _allowed(self) -> list[Policy]:
+        wanted = [
+            (self._between(outbound=outbound, protocol=protocol, kind=kind), direction)
+            for outbound, direction in ((True, Direction.OUT), (False, Direction.IN))
+            for protocol, kind in (
+                (_MOBILITY, None),
+                (_ICMPV6, _SOLICITATION if outbound else _ADVERTISEMENT),
+            )
+        ]
+        wanted += [
+            (Selector(*source, *destination), direction)
+            for source in self._networks
+            for destination in self._networks
+            for direction in Direction
+        ]
+        return [Policy(selector, direction, _ALLOW_PRIORITY) for selector, direction in wanted]
+
+    def _between(self, *, outbound: bool, protocol: int, kind: int | None = None) -> Selector:
+        ends = (self._home_address, self._home_agent)
+        return Selector.between(*(ends if outbound else ends[::-1]), protocol, kind)
+
+    # Where the mobile node is.
+
+    def away(self, care_of_address: bytes) -> None:
+        """Messages go from ``care_of_address`` and come to it; so does payload in tunnel mode."""
+        requests = self._headers(care_of_address)
+        moved = [each for each in self._associations if each.tunnel]
+        requests += self._take_out(moved)
+        for each in moved:
+            ends = (care_of_address, self._home_agent)
+            source, destination = ends if each.outbound else ends[::-1]
+            each.state = replace(each.state, source=source, destination=destination)
+            requests += self._install(each)
+        requests += [xfrm.update_policy(policy) for policy in self._payload(care_of_address, outbound=False)]
+        self._away = True
+        self._change(requests)
+
+    def home(self) -> None:
+        """Messages go as they are, and so does payload."""
+        if not self._away:
+            return
+        self._away = False
+        requests = [xfrm.remove_policy(policy) for policy in self._header_policies()]
+        requests += [xfrm.remove_policy(policy) for policy in self._payload(UNSPECIFIED, outbound=False)]
+        requests += [xfrm.remove(state.id) for state in self._header_states(UNSPECIFIED)]
+        requests += self._take_out([each for each in self._associations if each.tunnel])
+        self._change(requests)
+
+    def set_tunnel(self, care_of_address: bytes) -> None:
+        """Let applications' packets out, in tunnel mode where there are SAs for it."""
+        self._change([xfrm.update_policy(policy) for policy in self._payload(care_of_address, outbound=True)])
+
+    def remove_tunnel(self) -> None:
+        """Undo :meth:`set_tunnel`."""
+        self._change([xfrm.remove_policy(policy) for policy in self._payload(UNSPECIFIED, outbound=True)])
+
+    def _headers(self, care_of_address: bytes) -> list[Request]:
+        states = self._header_states(care_of_address)
+        if self._away:
+            return [xfrm.update(state) for state in states]
+        requests = [xfrm.install(state) for state in states]
+        return requests + [xfrm.update_policy(policy) for policy in self._header_policies()]
+
+    def _header_states(self, care_of_address: bytes) -> tuple[State, State]:
+        return tuple(  # type: ignore[return-value]
+            State(
+                selector.source,
+                selector.destination,
+                protocol,
+                Mode.ROUTE_OPTIMIZATION,
+                reqid=_HEADERS,
+                selector=selector,
+                care_of_address=care_of_address,
+            )
+            for selector, protocol in (
+                (self._between(outbound=True, protocol=0), _HOME_ADDRESS_OPTION),
+                (self._between(outbound=False, protocol=0), _TYPE_2_ROUTING),
+            )
+        )
+
+    def _header_policies(self) -> list[Policy]:
+        """A home address option in what we say (RFC 6275 11.3.1), a routing header in what we hear."""
+        return [
+            Policy(
+                self._between(outbound=direction is Direction.OUT, protocol=protocol, kind=kind),
+                direction,
+                _HEADER_PRIORITY,
+                PolicyType.SUB,
+                (Template(header, Mode.ROUTE_OPTIMIZATION, _HEADERS),),
+            )
+            for direction, header, protocol, kind in (
+                (Direction.OUT, _HOME_ADDRESS_OPTION, _MOBILITY, _UPDATE),
+                (Direction.OUT, _HOME_ADDRESS_OPTION, _ICMPV6, _SOLICITATION),
+                (Direction.IN, _TYPE_2_ROUTING, _MOBILITY, None),
+                (Direction.IN, _TYPE_2_ROUTING, _ICMPV6, _ADVERTISEMENT),
+            )
+        ]
+
+    def _payload(self, care_of_address: bytes, *, outbound: bool) -> list[Policy]:
+        """Tunnel mode for what leaves our networks, or for what comes to them."""
+        ends = (care_of_address, self._home_agent) if outbound else (self._home_agent, care_of_address)
+        found = []
+        for use in dict.fromkeys(
+            each.parameters.use for each in self._associations if each.tunnel and each.outbound is outbound
+        ):
+            wanted = uses.selector(use, to_home_agent=outbound)
+            template = Template(_ESP, Mode.TUNNEL, _reqid(use, to_home_agent=outbound), *ends)
+            for prefix, length in self._networks:
+                here, anywhere = (prefix, length), (UNSPECIFIED, 0)
+                source, destination = (here, anywhere) if outbound else (anywhere, here)
+                selector = Selector(*source, *destination, wanted.protocol or 0, wanted.type)
+                for direction in (Direction.OUT,) if outbound else (Direction.IN, Direction.FORWARD):
+                    priority = _PAYLOAD_PRIORITY + _ORDER[use]
+                    found.append(Policy(selector, direction, priority, templates=(template,)))
+        return found
+
+    # Numbers.
+
+    def _install(self, each: _Association) -> list[Request]:
+        each.installed = True
+        if not each.outbound:
+            return [xfrm.install(each.state, each.counters)]
+        # Above all that an earlier state of this SA may have used: the kernel may have counted on meanwhile.
+        each.start = each.limit
+        if not self._extend(each):
+            each.installed = False
+            return []
+        return [xfrm.install(each.limited(), Counters(sent=each.start))]
+
+    def _extend(self, each: _Association) -> bool:
+        """Reserve more; ``False`` when the SA has no numbers left (RFC 4303 3.3.3)."""
+        most = counter_limit(each.parameters.transform, esn=each.parameters.esn)
+        limit = min(each.limit + RESERVATION, most)
+        if limit <= each.limit:
+            self._counters["sequence_exhausted"] += 1
+            return False
+        if limit > self._floor:
+            self._reserve(limit)
+            self._floor = limit
+        each.limit = limit
+        return True
+
+    def _take_out(self, associations: Sequence[_Association]) -> list[Request]:
+        """End states, the inbound ones so that their windows go on in those to come."""
+        requests = []
+        for each in associations:
+            if not each.installed:
+                continue
+            each.installed = False
+            if not each.outbound:
+                stood = self._kernel.counters(each.state.id)
+                each.counters = stood.counters if stood is not None else each.counters
+            requests.append(xfrm.remove(each.state.id))
+        return requests
+
+    def read_events(self) -> None:
+        """States that have used half of what is reserved for them get more."""
+        try:
+            expired = {each.id: each.hard for each in self.events.read() if isinstance(each, Expired)}
+        except Overrun:
+            self._counters["xfrm_events_lost"] += 1
+            expired = {
+                each.state.id: self._kernel.state(each.state.id) is None for each in self._associations
+            }
+        requests = []
+        for each in self._associations:
+            hard = expired.get(each.state.id)
+            if hard is None or not each.outbound or not each.installed:
+                continue
+            if hard:
+                self._counters["reservation_used_up"] += 1
+                requests += self._install(each)
+            elif self._extend(each):
+                requests.append(xfrm.update(each.limited()))
+        self._change(requests)
+
+    def _change(self, requests: Sequence[Request]) -> None:
+        try:
+            failures: list[Failure] = self._kernel.carry_out(requests)
+        except Overrun:
+            self._counters["xfrm_answers_lost"] += 1
+            return
+        for failure in failures:
+            self._counters[f"xfrm_{str(failure).split()[0]}"] += 1
