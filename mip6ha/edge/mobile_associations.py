@@ -73,7 +73,7 @@ def remove_own(counters: Counter[str]) -> None:
 
 @dataclass(slots=True)
 class _Association:
-    """One SA. Outbound numbers run from above ``start`` to ``limit``; ``counters`` is where inbound ones stand."""
+    """One SA. Outbound numbers run from above ``start`` to ``limit``; ``counters`` are the inbound ones."""
 
     parameters: AssociationParameters
     state: State
@@ -169,7 +169,9 @@ class KernelAssociations:
                 )
             )
         if any(each.tunnel for each in self._associations):
-            found += self._allowed()
+            # A policy is known by selector and direction: one more would take the place of the first.
+            taken = {(policy.selector, policy.direction) for policy in found}
+            found += [each for each in self._allowed() if (each.selector, each.direction) not in taken]
         return found
 
     def _allowed(self) -> list[Policy]:
