@@ -22,6 +22,7 @@ from . import __version__
 from .config import DEFAULT_SOCKET, ConfigError, Configuration, load
 from .edge import control, logging
 from .edge.errors import Unusable
+from .ike_cli import ike
 from .wire import text
 
 __all__ = ["main"]
@@ -72,6 +73,9 @@ def _load(path: Path) -> Configuration:
 @click.version_option(__version__, prog_name="mip6ha")
 def main() -> None:
     """A Mobile IPv6 home agent."""
+
+
+main.add_command(ike)
 
 
 @main.command()

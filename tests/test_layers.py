@@ -38,20 +38,27 @@ ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"
 ALLOWED["channel"] = ALLOWED["numbering"] | {"harp", "ipv6"}
 ALLOWED["replica"] = _CORES | {"node", "numbering"}
 ALLOWED["contexts"] = ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
-ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching"}
+ALLOWED["journaling"] = {"effects"}
+ALLOWED["journaled"] = ALLOWED["contexts"] | {"journaling"}
+ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching", "journaling"}
 _OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "group_config", "config", "mobile_config", ""}
+_OUTSIDE |= {"ike_config"}
 ALLOWED["tables"] = _CORES
 ALLOWED["group_config"] = _CORES | {"tables"}
 ALLOWED["config"] = ALLOWED["replica"] | {"replica", "tables", "group_config"}
 ALLOWED["edge"] = _OUTSIDE
 ALLOWED["mobile_config"] = ALLOWED["config"] | {"mobile"}
-_PROGRAMS = _OUTSIDE | {"edge", "mobile_config"}
-ALLOWED["cli"] = _PROGRAMS
+ALLOWED["ike_texts"] = {"ipsec"}
+ALLOWED["ike_config"] = ALLOWED["tables"] | {"tables", "ike_texts"}
+_PROGRAMS = _OUTSIDE | {"edge"}
+ALLOWED["ike_cli"] = _PROGRAMS
+ALLOWED["cli"] = _PROGRAMS | {"ike_cli"}
 ALLOWED["mobile_cli"] = _PROGRAMS
 ALLOWED["__main__"] = {"cli"}
 ALLOWED[""] = set()
 
 IMPURE = {"tables", "group_config", "config", "mobile_config", "edge", "cli", "mobile_cli", "__main__"}
+IMPURE |= {"ike_config", "ike_cli"}
 WORLD = {
     "asyncio",
     "multiprocessing",

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.selectreactor import SelectReactor
 
 from mip6ha.edge.errors import Unusable
-from mip6ha.edge.ike_keylog import KeyLog
+from mip6ha.edge.ike_keylog import KeyLogDirectory
 from mip6ha.edge.ike_socket import IkeSockets, Received
 from mip6ha.wire import address
 
@@ -111,23 +111,26 @@ def test_a_key_log_is_its_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         for line in ("one", "two"):
-            log = KeyLog(path)
-            log.write(line)
+            log = KeyLogDirectory(path)
+            log.ike(line)
+            log.esp(f"esp {line}")
             log.close()
     finally:
         os.umask(before)
-    assert path.read_text() == "one\ntwo\n"
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert (path / "ikev2_decryption_table").read_text() == "one\ntwo\n"
+    assert (path / "esp_sa").read_text() == "esp one\nesp two\n"
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert {each.stat().st_mode & 0o777 for each in path.iterdir()} == {0o600}
 
 
 def test_a_key_log_that_others_read_is_not_written(tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    path.touch(mode=0o600)
-    (tmp_path / "link").symlink_to(path)
-    with pytest.raises(Unusable, match="symbolic links"):
-        KeyLog(tmp_path / "link")
-    path.chmod(0o640)
-    with pytest.raises(Unusable, match="mode 0600"):
-        KeyLog(path)
+    (tmp_path / "esp_sa").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Unusable, match="esp_sa: Too many levels of symbolic links"):
+        KeyLogDirectory(tmp_path)
+    (tmp_path / "esp_sa").unlink()
+    (tmp_path / "esp_sa").touch(mode=0o600)
+    (tmp_path / "esp_sa").chmod(0o640)
+    with pytest.raises(Unusable, match="esp_sa: .*mode 0600"):
+        KeyLogDirectory(tmp_path)
     with pytest.raises(Unusable, match="No such file"):
-        KeyLog(tmp_path / "nowhere" / "keys")
+        KeyLogDirectory(tmp_path / "nowhere" / "keys")
