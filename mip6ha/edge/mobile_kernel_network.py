@@ -9,6 +9,7 @@ home address is on the interface too. Not covered: IPsec and Mobile IPv6 headers
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -21,6 +22,10 @@ from .sysctl import Switches, switch
 __all__ = ["KernelNetwork", "tunnel_name"]
 
 _HOP_LIMIT = 64
+_LOCAL_TABLE = 255
+# Milliseconds.
+_PATIENCE = 50
+_MOMENT = 0.001
 _IPV6_IN_IPV6 = 41
 _NO_ENCAPSULATION_LIMIT = 1
 # No link-local addresses, and so no Router Solicitations and reports of groups.
@@ -71,6 +76,18 @@ class KernelNetwork(MobileNetwork):
             "ip6tnl_flags": _NO_ENCAPSULATION_LIMIT,
         }
 
+    def _await(self, address: str) -> None:
+        """Wait until the kernel takes packets to an address of the interface, which it does a little later.
+
+        Before that it has not joined the group that solicitations for it come to, and what comes is lost: the
+        next solicitation is a second away.
+        """
+        for _ in range(_PATIENCE):
+            routes = self._kernel.get_routes(family=socket.AF_INET6, table=_LOCAL_TABLE, oif=self._interface)
+            if any(route.get_attr("RTA_DST") == address for route in routes):
+                return
+            time.sleep(_MOMENT)
+
     def use_care_of_address(self, address: bytes, router: bytes) -> None:
         """It is on the interface; what comes from it leaves by ``router``; packets come out of the tunnel."""
         local = text(address)
@@ -78,6 +95,7 @@ class KernelNetwork(MobileNetwork):
         self._rule("add", self._emulator_priority, src=local, src_len=128, table=EMULATOR_TABLE)
         self._address("replace", self._interface, local)
         self._kernel.link("set", index=self._tunnel, kind="ip6tnl", **self._ends(local))
+        self._await(local)
 
     def drop_care_of_address(self, address: bytes) -> None:
         """Undo :meth:`use_care_of_address`."""
@@ -98,6 +116,7 @@ class KernelNetwork(MobileNetwork):
         """The home address is on the link, and so are the applications."""
         self._address("replace", self._interface, self._home_address)
         self._by_the_link(APPLICATION_TABLE, router, prefsrc=self._home_address)
+        self._await(self._home_address)
 
     def leave_home(self) -> None:
         """Undo :meth:`at_home`."""
