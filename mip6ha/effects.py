@@ -26,6 +26,7 @@ __all__ = [
     "StoreTerm",
     "TakeOver",
     "UnroutePrefix",
+    "WriteJournal",
 ]
 
 
@@ -82,10 +83,11 @@ class RemoveTunnel(NamedTuple):
 
 
 class RoutePrefix(NamedTuple):
-    """Intercept packets to a mobile network prefix (RFC 3963)."""
+    """Intercept packets to a mobile network prefix (RFC 3963): they take the tunnel of a home address."""
 
     prefix: bytes
     length: int
+    home_address: bytes
 
 
 class UnroutePrefix(NamedTuple):
@@ -135,6 +137,24 @@ class ClaimTerm(NamedTuple):
     instead_of: int | None = None
 
 
+class WriteJournal(NamedTuple):
+    """Append encoded contexts, as they are at ``moment`` (monotonic seconds), to the journal.
+
+    With ``begins`` in a new segment; with ``completes`` what was before that segment may go as soon as this
+    is on stable storage. Answered with the ``ticket``: written (it outlives this process), then stored (and
+    the boot of this host), or failed. It holds keys.
+    """
+
+    ticket: int
+    moment: float
+    contexts: tuple[bytes, ...]
+    begins: bool
+    completes: bool
+
+    def __repr__(self) -> str:
+        return f"WriteJournal({self.ticket}, {len(self.contexts)} contexts)"
+
+
 class Event(NamedTuple):
     """Something an operator wants to read: a name, and fields that never hold keys."""
 
@@ -159,5 +179,6 @@ Effect = (
     | StandDown
     | StoreTerm
     | ClaimTerm
+    | WriteJournal
     | Event
 )

@@ -451,8 +451,9 @@ class HomeAgent:
         if binding.care_of_address == old_care_of_address and prefixes == old_prefixes:
             return False
         effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
-        effects += [RoutePrefix(*new) for new in prefixes if new not in old_prefixes]
-        effects.append(SetTunnel(binding.home_address, binding.care_of_address))
+        home_address = binding.home_address
+        effects += [RoutePrefix(*new, home_address) for new in prefixes if new not in old_prefixes]
+        effects.append(SetTunnel(home_address, binding.care_of_address))
         return True
 
     def _claim(self, address: bytes) -> list[Effect]:

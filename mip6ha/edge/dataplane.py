@@ -41,11 +41,15 @@ from .sysctl import Switches
 from .tun import Tun
 from .virtual_link import VirtualLink
 
-__all__ = ["Dataplane", "TunDataplane"]
+__all__ = ["FIRST_TABLE", "Dataplane", "Report", "TunDataplane"]
 
 _DEFAULT_MTU = 1500
-# The table of group 1 is 13501, and so on.
-_FIRST_TABLE = 13500
+FIRST_TABLE = 13500
+"""The table of group 1 is 13501, and so on."""
+
+
+Report = Callable[[str, dict[str, object]], object]
+"""Takes the name of an event, and its fields."""
 
 
 class Dataplane(Protocol):
@@ -59,6 +63,9 @@ class Dataplane(Protocol):
     def flush(self) -> None:
         """Do everything that is queued."""
 
+    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+        """Look after what is in the kernel while ``reactor`` runs, until what is returned is called."""
+
     def close(self) -> None:
         """Leave nothing behind."""
 
@@ -70,6 +77,9 @@ class TunDataplane:
     agent's, the source of neighbour advertisements, ``anycast`` are addresses that others may have as well.
     ``link_mtu`` is the MTU of the links tunnels leave by. Without a group it owns its addresses at once.
     """
+
+    _forwards_on = False
+    """Whether what a killed process left still forwards."""
 
     def __init__(
         self, address: bytes, edge: EdgeConfiguration, anycast: frozenset[bytes] = frozenset()
@@ -85,11 +95,11 @@ class TunDataplane:
             undo.callback(self._switches.restore)
             self.home_link = self._open_home_link(edge, undo)
             self.link_mtu = edge.link_mtu or (self.home_link.mtu if self.home_link else _DEFAULT_MTU)
-            self._tables = KernelTables(MAIN_TABLE if edge.group is None else _FIRST_TABLE + edge.group)
+            self._tables = KernelTables(MAIN_TABLE if edge.group is None else FIRST_TABLE + edge.group)
             undo.callback(self._tables.close)
-            self._selection = None if edge.group is None else self._prepare_rules(edge.group, undo)
             self.tun = Tun(edge.tun_name, self.link_mtu, self.counters)
             undo.callback(self.tun.close)
+            self._selection = self._prepare(edge, undo)
             undo.callback(self._disown)
             self._switches.enable_forwarding()
             if edge.home_link is not None:
@@ -131,32 +141,55 @@ class TunDataplane:
         for failure in self._tables.flush():
             self.counters[f"netlink_{failure}"] += 1
 
+    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+        """See :class:`Dataplane`: nothing here lives on without this process."""
+        return lambda: None
+
     def close(self) -> None:
         """See :class:`Dataplane`."""
         self._undo.close()
 
     # -- who owns the addresses --------------------------------------------------------------------
 
-    def _prepare_rules(self, group: int, undo: ExitStack) -> Selection:
-        """Rules for what comes from the home link, and what switches the one for everything else."""
+    def _interfaces(self) -> list[str]:
+        """Those whose packets look into our routes, whoever serves."""
         interfaces = [] if self.home_link is None else [self.home_link.name]
         if self._virtual is not None:
             interfaces.append(self._virtual.name)
-        # A killed process leaves its rules.
-        self._tables.look_up(add=False)
+        return interfaces
+
+    def _prepare(self, edge: EdgeConfiguration, undo: ExitStack) -> Selection | None:
+        """Rules for what comes from the home link, and what switches the one for everything else."""
+        if edge.group is None:
+            return None
+        interfaces = self._interfaces()
+        if not self._forwards_on:
+            # A killed process leaves its rules.
+            self._tables.look_up(add=False)
         for interface in interfaces:
             self._tables.look_up(interface)
-        self.flush()
+        TunDataplane.flush(self)
 
         def remove() -> None:
             for interface in interfaces:
                 self._tables.look_up(interface, add=False)
-            self.flush()
+            TunDataplane.flush(self)
 
         undo.callback(remove)
-        selection = Selection(_FIRST_TABLE + group)
+        tables = KernelTables(FIRST_TABLE + edge.group)
+        undo.callback(tables.close)
+
+        def select(*, selected: bool) -> None:
+            self._switch_rules(tables, selected=selected)
+
+        selection = Selection(select)
         undo.callback(selection.close)
         return selection
+
+    def _switch_rules(self, tables: KernelTables, *, selected: bool) -> None:
+        """Have the routes looked into for what comes from anywhere, or not: in the selection's thread."""
+        tables.look_up(add=selected)
+        tables.flush()
 
     def _own(self) -> None:
         self.owns = True
@@ -208,7 +241,7 @@ class TunDataplane:
         address = effect.address
         # A link-local address is never routed; the answer alone keeps others from taking it.
         if not _is_link_local(address):
-            self._tables.route(address, 128, self.tun.interface)
+            self._bring_here(address)
         if self.home_link is not None:
             self.home_link.defend(address, override=address not in self._anycast)
 
@@ -217,7 +250,10 @@ class TunDataplane:
         if self.home_link is not None:
             self.home_link.release(address)
         if not _is_link_local(address):
-            self._tables.route(address, 128, self.tun.interface, add=False)
+            self._bring_here(address, here=False)
+
+    def _bring_here(self, address: bytes, *, here: bool = True) -> None:
+        self._tables.route(address, 128, self.tun.interface, add=here)
 
     def _route(self, effect: RoutePrefix) -> None:
         self._tables.route(effect.prefix, effect.length, self.tun.interface)

@@ -67,8 +67,17 @@ class KernelFeatures:
     """An interface with another MAC address on the home link; a redundant set needs it."""
 
     @property
+    def forwarding(self) -> tuple[str, ...]:
+        """What a home agent's kernel dataplane lacks to forward payload that is not protected."""
+        return tuple(
+            f"{name} ({why})"
+            for name, why in (("tunnel", self.tunnel), ("source_filter", self.source_filter))
+            if why
+        )
+
+    @property
     def missing(self) -> tuple[str, ...]:
-        """What the kernel dataplane lacks, as ``name (why)``."""
+        """What the kernel dataplanes of home agent and mobile node lack, as ``name (why)``."""
         outcomes = {each.name: getattr(self, each.name) for each in fields(self)}
         del outcomes["macvlan"]
         return tuple(f"{name} ({why})" for name, why in outcomes.items() if why)

@@ -7,6 +7,8 @@ mean (``xfrm``); routes, for which ``netlink`` needs no attributes of its own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +47,8 @@ _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _TEXT, _OFFSET = 1, 2
 
 _SOL_NETLINK = 270
-_ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK = 1, 10, 11
+_ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 1, 10, 11, 12
+_SO_ATTACH_FILTER = 26
 _RECEIVE_BUFFER_FORCE = 33
 _RECEIVE = 1 << 17
 # The kernel takes what fits the send buffer; the answers to so many requests fit the receive buffer.
@@ -131,6 +134,22 @@ class Conversation:
             raise
         self._sequence = 0
         self.sent = 0
+
+    @property
+    def port(self) -> int:
+        """What the kernel calls this socket: notifications tell who caused them."""
+        return int(self._socket.getsockname()[0])
+
+    def select_dumps(self) -> None:
+        """Have the kernel list only what a dump asks for; one that cannot lists everything."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+
+    def attach_filter(self, program: bytes) -> None:
+        """Have the kernel keep back notifications: the instructions of a classic BPF program."""
+        instructions = ctypes.create_string_buffer(program, len(program))
+        about = Struct("@HP").pack(len(program) // 8, ctypes.addressof(instructions))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, about)
 
     def close(self) -> None:
         """Give up the socket."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 from queue import SimpleQueue
 from threading import Thread
 from time import sleep
-
-from .netlink import KernelTables
+from typing import Protocol
 
 __all__ = ["Selection"]
 
@@ -19,11 +18,18 @@ __all__ = ["Selection"]
 _LET_GO_FIRST = 0.001
 
 
-class Selection:
-    """Whether ``table`` is looked into; it is not at first. Ends with :meth:`close`."""
+class Select(Protocol):
+    """Has the routes looked into, or not any more."""
 
-    def __init__(self, table: int) -> None:
-        self._tables = KernelTables(table)
+    def __call__(self, *, selected: bool) -> None:
+        """Returns when that is so."""
+
+
+class Selection:
+    """Whether a member's routes are looked into; they are not at first. Ends with :meth:`close`."""
+
+    def __init__(self, select: Select) -> None:
+        self._select = select
         self._wanted: SimpleQueue[bool | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="selection", daemon=True)
         self._thread.start()
@@ -37,12 +43,10 @@ class Selection:
         self._wanted.put(False)
         self._wanted.put(None)
         self._thread.join()
-        self._tables.close()
 
     def _run(self) -> None:
         while (selected := self._wanted.get()) is not None:
             if selected:
                 # The frame that takes over goes first.
                 sleep(_LET_GO_FIRST)
-            self._tables.look_up(add=selected)
-            self._tables.flush()
+            self._select(selected=selected)

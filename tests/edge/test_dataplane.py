@@ -105,7 +105,7 @@ def test_a_link_local_address_is_defended_but_not_routed(inside: Namespace, data
 
 
 def test_prefixes_of_a_mobile_network_are_routed(inside: Namespace, dataplane: TunDataplane) -> None:
-    dataplane.carry_out(RoutePrefix(address("2001:db8:100::"), 56))
+    dataplane.carry_out(RoutePrefix(address("2001:db8:100::"), 56, HOME))
     dataplane.flush()
     assert inside.routes() == {"2001:db8:100::/56"}
     dataplane.carry_out(UnroutePrefix(address("2001:db8:100::"), 56))

@@ -101,9 +101,9 @@ class Wire:
         """Put a packet on the wire."""
         self._socket.sendto(packet, self._to)
 
-    def receive(self) -> bytes:
+    def receive(self, patience: float = _PATIENCE) -> bytes:
         """The next IPv6 packet that the kernel puts on the wire."""
-        while select.select([self._socket], [], [], _PATIENCE)[0]:
+        while select.select([self._socket], [], [], patience)[0]:
             packet = self._socket.recv(1 << 16)
             # Not what the kernel has to say to every neighbour.
             if packet[24] != _MULTICAST:

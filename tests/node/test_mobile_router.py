@@ -51,8 +51,8 @@ def test_implicit_mode_takes_the_configured_prefixes() -> None:
     world = World(node)
     found = world.receive(node.update(flags=A | H | R))
     assert dataplane(found) == [
-        RoutePrefix(*WIDE),
-        RoutePrefix(*OTHER),
+        RoutePrefix(*WIDE, HOME),
+        RoutePrefix(*OTHER, HOME),
         SetTunnel(HOME, CARE_OF_1),
         DefendAddress(HOME),
         AnnounceAddress(HOME),
@@ -65,7 +65,7 @@ def test_explicit_mode_takes_what_was_asked_for_once() -> None:
     node = router(WIDE, NARROW, OTHER)
     world = World(node)
     found = world.receive(node.update(**brings(NARROW, NARROW)))
-    assert dataplane(found)[:2] == [RoutePrefix(*NARROW), SetTunnel(HOME, CARE_OF_1)]
+    assert dataplane(found)[:2] == [RoutePrefix(*NARROW, HOME), SetTunnel(HOME, CARE_OF_1)]
     assert world.binding(node).prefixes == (NARROW,)
 
 
@@ -139,7 +139,7 @@ def test_a_move_takes_the_prefixes_along_and_a_refresh_may_change_them() -> None
     assert dataplane(world.receive(node.update(CARE_OF_2, **brings(WIDE)))) == [SetTunnel(HOME, CARE_OF_2)]
     assert dataplane(world.receive(node.update(CARE_OF_2, **brings(OTHER)))) == [
         UnroutePrefix(*WIDE),
-        RoutePrefix(*OTHER),
+        RoutePrefix(*OTHER, HOME),
         SetTunnel(HOME, CARE_OF_2),
     ]
     assert world.agent.bindings(world.now)[0]["mobile_network_prefixes"] == ["2001:db8:bb::/56"]

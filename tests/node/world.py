@@ -114,7 +114,7 @@ class Dataplane:
                 self.probed.add(value)
             case effects.EndProbe(value):
                 self.probed.remove(value)
-            case effects.RoutePrefix(value, length):
+            case effects.RoutePrefix(value, length, _):
                 assert (value, length) not in self.routes
                 self.routes.add((value, length))
             case effects.UnroutePrefix(value, length):

@@ -1,0 +1,195 @@
+"""The dataplane of kernels with IPv6 tunnels: the kernel forwards payload, the daemon decides.
+
+Covered: tunnels, mobile network prefixes and the source check in the kernel, members of a set, adopting what
+a killed process left, repairing what somebody else changed. Not covered: when to look for that
+(``kernel_watch``). Signalling takes the same way as on the TUN dataplane, and so does what goes to an
+address without a tunnel; neighbours, virtual MAC address and rules are the same as well.
+
+A standby has every route and filter installed. A gate in front of the tunnel device, one filter in either
+direction, keeps what a switch floods from being forwarded twice; taking over removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from ..config import EdgeConfiguration
+from ..effects import RemoveTunnel, RoutePrefix, SetTunnel, UnroutePrefix
+from .dataplane import FIRST_TABLE, Report, TunDataplane
+from .errors import Unusable
+from .features import kernel_features
+from .kernel_messages import NETLINK_ROUTE, add_rule, remove_rule
+from .kernel_tunnels import Comparison, KernelTunnels
+from .kernel_watch import KernelWatch
+from .netlink import MAIN_TABLE, KernelTables
+from .netlink_messages import Conversation, Message, Overrun
+from .selection import Selection
+from .tunnel_device import TunnelDevice
+
+__all__ = ["KernelDataplane"]
+
+# Seconds. How long what a killed process left may still be wanted: bindings come from a peer or a journal.
+_GRACE = 5.0
+# How long what is on its way is still forwarded after standing down (the mobile nodes are the same).
+_LET_RUN_OUT = 0.5
+
+
+class KernelDataplane(TunDataplane):
+    """As :class:`TunDataplane`, with tunnels in the kernel. ``clock`` is monotonic, in seconds."""
+
+    _forwards_on = True
+
+    def __init__(
+        self,
+        address: bytes,
+        edge: EdgeConfiguration,
+        anycast: frozenset[bytes] = frozenset(),
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        lacks = kernel_features().forwarding
+        if lacks:
+            raise Unusable(f"the kernel dataplane needs what this kernel lacks: {', '.join(lacks)}")
+        self._clock = clock
+        self._leftovers_after = clock() + _GRACE
+        self._shut_after = clock() + _GRACE
+        super().__init__(address, edge, anycast)
+        self._carry_out |= {SetTunnel: self._set_tunnel, RemoveTunnel: self._remove_tunnel}
+
+    def _prepare(self, edge: EdgeConfiguration, undo: ExitStack) -> Selection | None:
+        selection = super()._prepare(edge, undo)
+        group = edge.group or 0
+        self.kernel = Conversation(NETLINK_ROUTE)
+        undo.callback(self.kernel.close)
+        self._dumps = Conversation(NETLINK_ROUTE)
+        undo.callback(self._dumps.close)
+        self._dumps.select_dumps()
+        interfaces = self._interfaces() if group else []
+        self.device = TunnelDevice(
+            self.kernel,
+            self._dumps,
+            self._address,
+            group,
+            link_mtu=self.link_mtu,
+            interfaces=interfaces,
+            tun=edge.tun_name,
+        )
+        table = FIRST_TABLE + group if group else MAIN_TABLE
+        self._tunnels = KernelTunnels(
+            self.kernel, self._address, table, self.device.preference, self.counters
+        )
+        undo.callback(self.device.remove)
+        made = self._ensure()
+        if group and made & {"device", "gate"}:
+            # Nobody's yet, or a standby's.
+            self._set_gate(shut=True)
+        self._tunnels.tun = self.tun.interface
+        for _ in self._tunnels.compare(self._dumps, Comparison(leftovers=False)):
+            pass
+        undo.callback(self._tunnels.clear)
+        return selection
+
+    def _switch_rules(self, tables: KernelTables, *, selected: bool) -> None:
+        super()._switch_rules(tables, selected=selected)
+        change = add_rule if selected else remove_rule
+        # In the thread of the selection, which must not share a conversation.
+        kernel = Conversation(NETLINK_ROUTE)
+        try:
+            kernel.send([change(self.device.from_anywhere)])
+        finally:
+            kernel.close()
+
+    def _ensure(self) -> set[str]:
+        made, failed = self.device.ensure()
+        for failure in failed:
+            self.counters[f"netlink_{failure}"] += 1
+        self._tunnels.device = self.device.index
+        if "device" in made:
+            self._tunnels.forget_installed()
+        return made
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """See :class:`Dataplane`."""
+        super().flush()
+        self._tunnels.flush()
+        self.counters["netlink_messages"] = self.kernel.sent + self._tables.changes
+
+    def _bring_here(self, address: bytes, *, here: bool = True) -> None:
+        self._tunnels.bring_here(address, here=here)
+
+    def _set_tunnel(self, effect: SetTunnel) -> None:
+        self._tunnels.tunnel(effect.home_address, effect.care_of_address)
+
+    def _remove_tunnel(self, effect: RemoveTunnel) -> None:
+        self._tunnels.tunnel(effect.home_address, None)
+
+    def _route(self, effect: RoutePrefix) -> None:
+        self._tunnels.add_prefix(effect.prefix, effect.length, effect.home_address)
+
+    def _unroute(self, effect: UnroutePrefix) -> None:
+        self._tunnels.remove_prefix(effect.prefix, effect.length)
+
+    # -- who owns the addresses --------------------------------------------------------------------
+
+    def _own(self) -> None:
+        super()._own()
+        if self.device.shut:
+            self._set_gate(shut=False)
+
+    def _disown(self) -> None:
+        super()._disown()
+        self._shut_after = self._clock() + _LET_RUN_OUT
+
+    def _set_gate(self, *, shut: bool) -> None:
+        for failure in self.device.set_gate(shut=shut):
+            self.counters[f"netlink_{failure}"] += 1
+
+    # -- looking after it --------------------------------------------------------------------------
+
+    @property
+    def suspect(self) -> bool:
+        """Whether something may not be as it should."""
+        return self._tunnels.suspect
+
+    def doubt(self) -> None:
+        """Somebody else has changed something."""
+        self._tunnels.suspect = True
+
+    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+        """See :class:`Dataplane`."""
+        watch = KernelWatch(self, reactor, lambda repaired: report("kernel_repaired", dict(repaired)))
+        return watch.close
+
+    def concerns(self, message: Message) -> bool:
+        """Whether a notification is about something of ours."""
+        return self._tunnels.concerns(message)
+
+    def tend(self) -> None:
+        """What only time brings: the gate shuts behind a member that does not serve."""
+        if not self.owns and not self.device.shut and self._clock() >= self._shut_after:
+            self._set_gate(shut=True)
+            if self._selection is not None:
+                self._selection.set(selected=False)
+
+    def repair(self, report: Callable[[dict[str, int]], Any]) -> Iterator[None]:
+        """Compare the kernel with what is wanted and repair the difference, a little with each step.
+
+        ``report`` is told what was repaired, by kind, if anything was.
+        """
+        self._tunnels.suspect = False
+        found = Comparison(leftovers=self._clock() >= self._leftovers_after)
+        try:
+            found.repaired.update(dict.fromkeys(self._ensure(), 1))
+            yield from self._tunnels.compare(self._dumps, found)
+        except (OSError, Overrun, Unusable):
+            self.counters["repair_failed"] += 1
+            self._tunnels.suspect = True
+        self.flush()
+        if found.repaired:
+            for kind, count in found.repaired.items():
+                self.counters[f"repaired_{kind}"] += count
+            report(dict(sorted(found.repaired.items())))

@@ -1,0 +1,109 @@
+"""What somebody else changes in the kernel: heard of at once, repaired soon.
+
+Covered: notifications of routes, rules, filters, addresses and links that are ours, their overruns, a look at
+everything now and then, a little at a time. Not covered: what is compared (``kernel_tunnels``).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from twisted.internet.task import LoopingCall
+
+from .kernel_messages import (
+    GROUP_ADDRESS,
+    GROUP_LINK,
+    GROUP_ROUTE,
+    GROUP_RULE,
+    GROUP_TRAFFIC,
+    NETLINK_ROUTE,
+    others_only,
+)
+from .mobile_link import SocketReader
+from .netlink_messages import Conversation, Message, Overrun
+
+__all__ = ["KernelWatch"]
+
+# Seconds. How often is looked whether there is something to do, and how often everything is compared although
+# nothing was heard.
+_TICK = 0.1
+_WHOLE = 10.0
+
+
+class _Watched(Protocol):
+    kernel: Conversation
+
+    @property
+    def suspect(self) -> bool: ...
+
+    def doubt(self) -> None: ...
+
+    def concerns(self, message: Message) -> bool: ...
+
+    def tend(self) -> None: ...
+
+    def repair(self, report: Callable[[dict[str, int]], Any]) -> Iterator[None]: ...
+
+
+class KernelWatch:
+    """Repairs ``watched`` while ``reactor`` runs; ``report`` is told what was repaired, by kind."""
+
+    def __init__(self, watched: _Watched, reactor: Any, report: Callable[[dict[str, int]], Any]) -> None:
+        self._watched = watched
+        self._reactor = reactor
+        self._report = report
+        self._repairing: Iterator[None] | None = None
+        self._step: Any = None
+        self._compared = reactor.seconds()
+        groups = (GROUP_LINK, GROUP_TRAFFIC, GROUP_ADDRESS, GROUP_ROUTE, GROUP_RULE)
+        self._notifications = Conversation(NETLINK_ROUTE, groups)
+        self._notifications.attach_filter(others_only(watched.kernel.port))
+        source: Any = self._notifications
+        self._reader = SocketReader(source, self._heard, reactor)
+        reactor.addReader(self._reader)
+        self._loop: Any = LoopingCall(self._tick)
+        self._loop.clock = reactor
+        self._loop.start(_TICK, now=False)
+
+    def close(self) -> None:
+        """Listen and repair no more."""
+        self._loop.stop()
+        if self._step is not None:
+            self._step.cancel()
+        self._reactor.removeReader(self._reader)
+        self._notifications.close()
+
+    def _heard(self) -> None:
+        try:
+            messages = self._notifications.notifications()
+        except Overrun:
+            self._watched.doubt()
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                self._watched.doubt()
+            return
+        if not self._watched.suspect and any(map(self._watched.concerns, messages)):
+            self._watched.doubt()
+
+    def _tick(self) -> None:
+        self._watched.tend()
+        now = self._reactor.seconds()
+        if self._repairing is None and (self._watched.suspect or now - self._compared >= _WHOLE):
+            self._compared = now
+            self._repairing = self._watched.repair(self._report)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """One step, and then whatever else waits, for a HELLO may be due."""
+        self._step = None
+        if self._repairing is None:
+            return
+        try:
+            next(self._repairing)
+        except StopIteration:
+            self._repairing = None
+        else:
+            self._step = self._reactor.callLater(0, self._go_on)
