@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,7 +84,8 @@ class EdgeConfiguration:
     """What the edge needs to know. ``home_link`` ``None`` is a virtual home link (RFC 6275 10.4.1).
 
     ``link_mtu`` ``None`` takes over that of the home link. ``group`` is the id of the redundant set that the
-    home agent is a member of; ``virtual_mac`` is that set's address on the home link.
+    home agent is a member of; ``virtual_mac`` is that set's address on the home link. ``journal``: contexts
+    are kept for a restart, sealed with ``journal_secret``, or with a key of its own in ``state_dir``.
     """
 
     home_link: str | None
@@ -94,7 +95,8 @@ class EdgeConfiguration:
     link_mtu: int | None
     group: int | None = None
     virtual_mac: bytes | None = None
-    dataplane: str = "tun"
+    journal: bool = False
+    journal_secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _HomeAgentTable(Table):
         description=f"a list of at least one {_PREFIX[3:]}, or tables of prefix, valid, preferred",
         min_length=1,
     )
-    dataplane: Literal["tun", "kernel"] = Field("tun", description="tun, kernel")
+    dataplane: Literal["tun"] = Field("tun", description="tun")
     tun_name: InterfaceName = Field("mip6ha", description="the name of an interface, 15 octets at most")
     duplicate_address_detection: bool = Field(True, description=_BOOLEAN)
     max_lifetime: Annotated[int, integer(4, 262_140)] = Field(3600, description="4 to 262140 seconds")
@@ -146,6 +148,8 @@ class _HomeAgentTable(Table):
     control_socket: str = Field(str(DEFAULT_SOCKET), description=_PATH)
     state_dir: str = Field(str(DEFAULT_STATE), description=_PATH)
     keys_file: str | None = Field(None, description=_PATH)
+    journal: bool = Field(False, description=_BOOLEAN)
+    journal_keys: KeyName | None = Field(None, description="a name in keys_file")
 
 
 class _AuthenticationTable(Table):
@@ -219,12 +223,26 @@ def load(path: Path) -> Configuration:
     member = None if group is None else group.parameters(agent.address, key_file, problems)
     if group is not None:
         _check_size(nodes, problems)
+    journal_secret = _journal_secret(agent, key_file, problems)
     problems.refuse()
     mobile_nodes = tuple(node for _, node in nodes)
     warnings = (*_warnings(agent, nodes), *_exposed_keys(path, data))
     membership = None if group is None else group.membership()
     edge = _edge(agent, path, None if group is None else group.id, membership)
+    edge = replace(edge, journal=agent.journal, journal_secret=journal_secret)
     return Configuration(_agent_parameters(agent, mobile_nodes), edge, warnings, member, membership)
+
+
+def _journal_secret(agent: _HomeAgentTable, key_file: KeyFile, problems: Problems) -> bytes | None:
+    if agent.journal_keys is None:
+        return None
+    location: list[str | int] = ["home_agent", "journal_keys"]
+    entry = key_file.named(agent.journal_keys, ["home_agent"], problems, key="journal_keys")
+    if entry is None:
+        return None
+    if len(entry.secret) < _MINIMUM_SECRET:
+        problems.add(location, "names no secret", f"one of at least {_MINIMUM_SECRET} octets")
+    return entry.secret
 
 
 def _check_size(nodes: list[_Located], problems: Problems) -> None:
@@ -278,7 +296,6 @@ def _edge(
         agent.link_mtu,
         group,
         None if membership is None else membership.virtual_mac,
-        dataplane=agent.dataplane,
     )
 
 

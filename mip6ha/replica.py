@@ -8,6 +8,10 @@ Taking over uses what stands here and nothing else: there is no second way to in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
 from .binding.cache import Binding, State
 from .binding.messages import LIFETIME_UNIT, MobileNetworkPrefix
 from .binding.registration import Before
@@ -23,7 +27,7 @@ from .numbering import SharedAssociations
 from .parameters import AssociationParameters, MobileNodeParameters
 from .wire import Malformed
 
-__all__ = ["export", "install", "largest_entry", "merge_counters", "newer_binding"]
+__all__ = ["export", "install", "largest_entry", "merge_counters", "newer_binding", "usable"]
 
 
 def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: float) -> Context:
@@ -177,6 +181,34 @@ def _is_of(association: SecurityAssociation, state: AssociationState) -> bool:
         and association.esn is state.esn
         and association.transform.name == state.transform
         and association.use == state.use
+    )
+
+
+def usable(home_agent: HomeAgent, contexts: Iterable[Context]) -> list[Context]:
+    """Those of a journal that a home agent may go on with, as it is configured now; others are counted."""
+    counters = home_agent.counters
+    found = []
+    for context in contexts:
+        if _is_configured(home_agent, context):
+            found.append(context)
+            counters["journal_bindings"] += context.binding is not None and context.binding.bound
+        else:
+            counters["journal_not_configured"] += 1
+    counters["journal_contexts"] += len(found)
+    return found
+
+
+def _is_configured(home_agent: HomeAgent, context: Context) -> bool:
+    """Whether a context is of a mobile node that is served, with the SAs that this one has now."""
+    known = home_agent.associations.database.of(context.home_address)
+    return (
+        home_agent.serves(context.home_address)
+        and not context.gone
+        and len(known) == len(context.associations)
+        and all(
+            _is_of(one, replace(state, size=one.window.size) if one.window is not None else state)
+            for one, state in zip(known, context.associations, strict=True)
+        )
     )
 
 

@@ -283,8 +283,10 @@ class KeyFile:
                     )
         problems.refuse()
 
-    def named(self, name: str, location: Location, problems: Problems) -> KeyTable | None:
-        """The entry ``name``; ``None`` and a problem at ``location`` if there is none."""
+    def named(
+        self, name: str, location: Location, problems: Problems, key: str = "keys"
+    ) -> KeyTable | None:
+        """The entry ``name``; ``None`` and a problem with ``key`` at ``location`` if there is none."""
         found = self._tables.get(name)
         if found is None:
             where = (
@@ -292,7 +294,7 @@ class KeyFile:
                 if self.path
                 else "a name, with keys_file set"
             )
-            problems.add([*location, "keys"], "names no keys", where)
+            problems.add([*location, key], "names no keys", where)
         return found
 
 

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from ..config import Configuration
 from .errors import Unusable
+from .journaled_service import JournaledService
 from .member_service import MemberService
 from .service import HomeAgentService, MonotonicReactor
 
@@ -46,7 +47,10 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
             reactor.stop()
 
     for path, configuration in configurations:
-        kind = HomeAgentService if configuration.group is None else MemberService
+        if configuration.group is not None:
+            kind: type[HomeAgentService] = MemberService
+        else:
+            kind = JournaledService if configuration.edge.journal else HomeAgentService
         services.append(kind(path, configuration, reactor, ended))
 
     def start() -> None:
