@@ -95,6 +95,7 @@ class EdgeConfiguration:
     link_mtu: int | None
     group: int | None = None
     virtual_mac: bytes | None = None
+    dataplane: str = "tun"
     journal: bool = False
     journal_secret: bytes | None = field(default=None, repr=False)
 
@@ -135,7 +136,7 @@ class _HomeAgentTable(Table):
         description=f"a list of at least one {_PREFIX[3:]}, or tables of prefix, valid, preferred",
         min_length=1,
     )
-    dataplane: Literal["tun"] = Field("tun", description="tun")
+    dataplane: Literal["tun", "kernel"] = Field("tun", description="tun, kernel")
     tun_name: InterfaceName = Field("mip6ha", description="the name of an interface, 15 octets at most")
     duplicate_address_detection: bool = Field(True, description=_BOOLEAN)
     max_lifetime: Annotated[int, integer(4, 262_140)] = Field(3600, description="4 to 262140 seconds")
@@ -296,6 +297,7 @@ def _edge(
         agent.link_mtu,
         group,
         None if membership is None else membership.virtual_mac,
+        dataplane=agent.dataplane,
     )
 
 

@@ -22,7 +22,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import Logger
 
 from ..binding.discovery import anycast_address
-from ..config import ConfigError, Configuration, load
+from ..config import ConfigError, Configuration, EdgeConfiguration, load
 from ..effects import Effect, Event, ReserveSequences
 from ..node import HomeAgent
 from ..parameters import HomeAgentParameters, MobileNodeParameters
@@ -128,13 +128,14 @@ class HomeAgentService(Service):
         self._closers.append(self._state.close)
         floor = self._state.sequence_floor()
         anycast = frozenset(map(anycast_address, parameters.home_prefixes))
-        self._dataplane = TunDataplane(parameters.address, edge, anycast)
+        self._dataplane = self._open_dataplane(parameters.address, edge, anycast)
         self._closers.append(self._dataplane.close)
         self._make_core(replace(parameters, link_mtu=self._dataplane.link_mtu, sequence_floor=floor))
         self._perform(self._begin())
         self._read(TunReader(self._dataplane.tun, self._received, self._settle, self._reactor))
         if self._dataplane.home_link is not None:
             self._read(NeighborListener(self._dataplane.home_link, self._conflicted, self._reactor))
+        self._closers.append(self._dataplane.attend(self._reactor, self._log))
         # Last, for whoever reaches the socket may expect a home agent that serves.
         self._closers.append(UnixControl(edge.control_socket, self._commands(), self._reactor).close)
         self._settle()
@@ -145,6 +146,16 @@ class HomeAgentService(Service):
 
     def _begin(self) -> list[Effect]:
         return self._core.start(time.monotonic())
+
+    def _open_dataplane(
+        self, address: bytes, edge: EdgeConfiguration, anycast: frozenset[bytes]
+    ) -> TunDataplane:
+        if edge.dataplane == "tun":
+            return TunDataplane(address, edge, anycast)
+        # It speaks more netlink than most need.
+        from .kernel_dataplane import KernelDataplane  # noqa: PLC0415
+
+        return KernelDataplane(address, edge, anycast, clock=time.monotonic)
 
     def _read(self, reader: Any) -> None:
         self._reactor.addReader(reader)
@@ -295,7 +306,8 @@ class HomeAgentService(Service):
 
     def _status(self) -> dict[str, Any]:
         edge = self._configuration.edge
-        own = {"dataplane": "tun", "tun": edge.tun_name, "home_link": edge.home_link, "pid": os.getpid()}
+        own: dict[str, Any] = {"dataplane": edge.dataplane, "tun": edge.tun_name}
+        own |= {"home_link": edge.home_link, "pid": os.getpid()}
         return {**self._core.status(time.monotonic()), **own}
 
 
