@@ -2,8 +2,8 @@
 
 Covered: chains to a configured anchor at a given time, key usage, CRLs, the identity that must stand in the
 certificate, the hashes of CERTREQ. Signatures, validity, basic constraints, path length, name constraints and
-unknown critical extensions are the business of ``cryptography.x509.verification``, under policies of ours: its
-own are for the web, and want names and usages there that certificates for IKE do not have.
+unknown critical extensions are the business of ``cryptography.x509.verification``, under policies of ours:
+its own are for the web, and want names and usages there that certificates for IKE do not have.
 Not covered: fetching anything (hash and URL, OCSP, distribution points), certificate policies, indirect and
 delta CRLs, CRLs in CERT payloads.
 """
@@ -63,6 +63,7 @@ _USAGES = {
 # What the library raises over a certificate that only looks like one.
 _BROKEN = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
@@ -75,8 +76,8 @@ class Trust:
     """Whom to believe: trust anchors, and the CRLs at hand.
 
     A certificate that a CRL lists is refused, however old the CRL is. ``require_crl``: so is one whose issuer
-    has no CRL here that is valid now. ``ValueError`` for no anchor, or a CRL that says more than is understood
-    here (RFC 5280 5.2).
+    has no CRL here that is valid now. ``ValueError`` for no anchor, or a CRL that needs more than is covered
+    (RFC 5280 5.2).
     """
 
     anchors: tuple[x509.Certificate, ...]
@@ -102,8 +103,8 @@ class Trust:
 
         ``chain`` is DER, the others in any order; ``now`` has a time zone. :class:`Refused` with one of
         ``certificate_missing``, ``certificate_too_large``, ``certificate_malformed``, ``certificate_key``,
-        ``certificate_usage``, ``certificate_expired``, ``certificate_not_yet_valid``, ``certificate_untrusted``,
-        ``certificate_revoked``, ``certificate_not_in_crl``, ``certificate_name``.
+        ``certificate_usage``, ``certificate_expired``, ``certificate_not_yet_valid``,
+        ``certificate_untrusted``, ``certificate_revoked``, ``certificate_not_in_crl``, ``certificate_name``.
         """
         if now.tzinfo is None:
             raise ValueError("a time without a time zone")
