@@ -64,6 +64,7 @@ _USAGES = {
 _BROKEN = (
     ValueError,
     TypeError,
+    KeyError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
@@ -93,10 +94,9 @@ class Trust:
                 raise ValueError(f"the CRL of {crl.issuer.rfc4514_string()} is indirect, partial or a delta")
         object.__setattr__(self, "_store", Store(list(self.anchors)))
 
-    @property
-    def authority_hashes(self) -> tuple[bytes, ...]:
-        """What CERTREQ names (RFC 7296 3.7), an anchor each."""
-        return tuple(map(authority_hash, self.anchors))
+    def key_hashes(self) -> bytes:
+        """The data of CERTREQ (RFC 7296 3.7): a hash for each anchor."""
+        return b"".join(map(authority_hash, self.anchors))
 
     def verify(self, chain: Sequence[bytes], identity: Identity, now: datetime) -> PublicKey:
         """The public key of ``chain``'s first certificate, which belongs to ``identity``.

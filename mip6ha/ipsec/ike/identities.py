@@ -81,6 +81,10 @@ class Identity(NamedTuple):
         return cls(IdentityType.KEY_ID, data)
 
     def __str__(self) -> str:
+        return self.text
+
+    @property
+    def text(self) -> str:
         """For people and logs: printable whatever the peer sent, and not long."""
         shown = self._text()
         shown = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in shown)

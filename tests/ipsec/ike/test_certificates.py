@@ -438,7 +438,7 @@ def test_the_hash_of_an_authority() -> None:
     info = ROOT.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert authority_hash(ROOT.certificate) == sha1(info).digest()
     trust = Trust((ROOT.certificate, INTERMEDIATE.certificate))
-    assert trust.authority_hashes == (sha1(info).digest(), authority_hash(INTERMEDIATE.certificate))
+    assert trust.key_hashes() == sha1(info).digest() + authority_hash(INTERMEDIATE.certificate)
 
 
 # Hostile octets

@@ -40,7 +40,7 @@ def dn(*attributes: tuple[x509.ObjectIdentifier, str], string: _ASN1Type = UTF8)
 def test_what_configuration_writes(text: str, kind: int, data: bytes) -> None:
     identity = Identity.parse(text)
     assert identity == Identity(kind, data)
-    assert str(identity) == text
+    assert identity.text == str(identity) == text
     assert Identity.parse(str(identity)).same(identity)
 
 
