@@ -97,6 +97,9 @@ def run(paths: tuple[Path, ...], log_format: str, log_level: str) -> None:
     clashes = tuple(_clashes(configurations))
     if clashes:
         _fail(clashes, 2)
+    unable = tuple(filter(None, (_unable(path, configuration) for path, configuration in configurations)))
+    if unable:
+        _fail(unable, 2)
     for _, configuration in configurations:
         for warning in configuration.warnings:
             click.echo(f"mip6ha: warning: {warning}", err=True)
@@ -110,6 +113,12 @@ def run(paths: tuple[Path, ...], log_format: str, log_level: str) -> None:
         _fail((str(error),), 1)
 
 
+def _unable(path: Path, configuration: Configuration) -> str:
+    """What keeps this kernel from being the dataplane, where it is to be."""
+    missing = _kernel_lacks() if configuration.edge.dataplane == "kernel" else ""
+    return missing and f"{path}: home_agent.dataplane: this kernel has no {missing}; allowed: tun"
+
+
 def _clashes(configurations: list[tuple[Path, Configuration]]) -> Iterator[str]:
     """What two home agents of one process must not share."""
     seen: dict[tuple[str, object], Path] = {}
@@ -121,6 +130,8 @@ def _clashes(configurations: list[tuple[Path, Configuration]]) -> Iterator[str]:
             ("home_agent.control_socket", edge.control_socket),
             ("home_agent.state_dir", edge.state_dir),
         ]
+        if edge.dataplane == "kernel" and group is None:
+            own.append(("home_agent.dataplane (kernel, without a group)", edge.dataplane))
         own += [("group.id", group.group), ("group.address", group.address)] if group else []
         for key, value in own:
             other = seen.setdefault((key, value), path)
@@ -140,6 +151,7 @@ def check(path: Path) -> None:
     click.echo(f"{path}: is usable")
     click.echo(f"home agent {text(parameters.address)} for {prefixes}")
     click.echo(f"home link {edge.home_link or 'virtual'}, TUN device {edge.tun_name}")
+    click.echo(f"dataplane {edge.dataplane}")
     click.echo(f"{len(nodes)} mobile nodes, {associations} security associations")
     group = configuration.group
     if group is not None:
@@ -149,8 +161,21 @@ def check(path: Path) -> None:
         )
     for warning in configuration.warnings:
         click.echo(f"warning: {warning}")
-    for lack in _lacks(configuration):
+    missing = _kernel_lacks()
+    click.echo(f"dataplane kernel: {f'missing here: {missing}' if missing else 'can run here'}")
+    lacking = _lacks(configuration)
+    if edge.dataplane == "kernel" and missing:
+        lacking.append(f"the kernel has no {missing}")
+    for lack in lacking:
         click.echo(f"cannot run here: {lack}")
+
+
+def _kernel_lacks() -> str:
+    """What keeps this kernel from being the dataplane."""
+    # Trying takes a moment.
+    from .edge.features import kernel_features  # noqa: PLC0415
+
+    return ", ".join(kernel_features().forwarding)
 
 
 def _lacks(configuration: Configuration) -> list[str]:

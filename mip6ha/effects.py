@@ -14,6 +14,7 @@ __all__ = [
     "Effect",
     "EndProbe",
     "Event",
+    "NarrowPath",
     "ProbeAddress",
     "ReleaseAddress",
     "RemoveTunnel",
@@ -80,6 +81,14 @@ class RemoveTunnel(NamedTuple):
     """End the tunnel of a home address."""
 
     home_address: bytes
+
+
+class NarrowPath(NamedTuple):
+    """The path to a care-of address takes packets of at most ``mtu`` octets, for ``seconds`` from now."""
+
+    care_of_address: bytes
+    mtu: int
+    seconds: float
 
 
 class RoutePrefix(NamedTuple):
@@ -171,6 +180,7 @@ Effect = (
     | ReleaseAddress
     | SetTunnel
     | RemoveTunnel
+    | NarrowPath
     | RoutePrefix
     | UnroutePrefix
     | ReserveSequences

@@ -12,7 +12,7 @@ from collections import Counter
 from . import icmpv6, ipv6, tunnel
 from .associations import Associations
 from .binding.cache import Binding, BindingCache
-from .effects import Effect, SendPacket
+from .effects import Effect, NarrowPath, SendPacket
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
 from .ipsec.sad import SecurityAssociation
@@ -137,7 +137,9 @@ class Forwarding:
         elif protocol != ESP:
             raise Refused("error_about_signalling")
         if icmp.type == icmpv6.PACKET_TOO_BIG:
-            self._paths.learn(care_of_address, int.from_bytes(icmp.body[:4], "big"), now)
+            mtu = max(int.from_bytes(icmp.body[:4], "big"), ipv6.MINIMUM_MTU)
+            if self._paths.learn(care_of_address, mtu, now):
+                effects.append(NarrowPath(care_of_address, mtu, self._paths.age))
             self._counters["path_mtu_updates"] += 1
         answer = tunnel.relay_error(icmp, inner, self._address) if inner else None
         if answer is not None:

@@ -71,8 +71,8 @@ class PathMtu:
 
     def __init__(self, link_mtu: int, capacity: int = 4096, age: float = 600.0) -> None:
         self.link_mtu = link_mtu
+        self.age = age
         self._capacity = capacity
-        self._age = age
         self._known: dict[bytes, tuple[int, float]] = {}
 
     def to(self, destination: bytes, now: float) -> int:
@@ -94,7 +94,7 @@ class PathMtu:
             return False
         if destination not in self._known and len(self._known) >= self._capacity:
             del self._known[next(iter(self._known))]
-        self._known[destination] = mtu, now + self._age
+        self._known[destination] = mtu, now + self.age
         return True
 
 

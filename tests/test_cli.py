@@ -41,6 +41,20 @@ def test_check_tells_what_would_be_served(path: Path) -> None:
     assert "cannot run here: home link nosuchlink does not exist" in result.stdout
 
 
+def test_a_kernel_that_cannot_is_a_mistake_of_the_configuration(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mip6ha.cli._kernel_lacks", lambda: "tunnel (EOPNOTSUPP)")
+    path.write_text(GOOD.replace("[home_agent]", '[home_agent]\ndataplane = "kernel"'))
+    result = CliRunner().invoke(main, ["run", "-c", str(path)])
+    assert result.exit_code == 2
+    wrong = "home_agent.dataplane: this kernel has no tunnel (EOPNOTSUPP); allowed: tun"
+    assert result.stderr.splitlines() == [f"mip6ha: {path}: {wrong}"]
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert "dataplane kernel: missing here: tunnel (EOPNOTSUPP)" in result.stdout
+    assert "cannot run here: the kernel has no tunnel (EOPNOTSUPP)" in result.stdout
+
+
 def test_check_tells_every_fault(path: Path) -> None:
     path.write_text(GOOD.replace("a::1", "a::g").replace("ffff::1", ":::"))
     result = CliRunner().invoke(main, ["check", "-c", str(path)])

@@ -202,7 +202,9 @@ BROKEN = {
         "1 to 10000000",
     ),
     "dataplane": Broken(
-        replaced("[home_agent]", '[home_agent]\ndataplane = "kernel"'), "home_agent.dataplane", "allowed: tun"
+        replaced("[home_agent]", '[home_agent]\ndataplane = "magic"'),
+        "home_agent.dataplane",
+        "allowed: tun, kernel",
     ),
     "boolean": Broken(
         replaced("[home_agent]", "[home_agent]\nduplicate_address_detection = 1"),

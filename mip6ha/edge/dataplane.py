@@ -23,6 +23,7 @@ from ..effects import (
     DefendAddress,
     Effect,
     EndProbe,
+    NarrowPath,
     ProbeAddress,
     ReleaseAddress,
     RemoveTunnel,
@@ -119,6 +120,7 @@ class TunDataplane:
             # The core encapsulates, so that a tunnel is nothing here.
             SetTunnel: lambda effect: None,
             RemoveTunnel: lambda effect: None,
+            NarrowPath: lambda effect: None,
         }
 
     def _open_home_link(self, edge: EdgeConfiguration, undo: ExitStack) -> HomeLink | None:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from .. import icmpv6
 from ..config import EdgeConfiguration
-from ..effects import RemoveTunnel, RoutePrefix, SetTunnel, UnroutePrefix
+from ..effects import NarrowPath, RemoveTunnel, RoutePrefix, SendPacket, SetTunnel, UnroutePrefix
+from ..ipv6 import HEADER_LENGTH, IPV6, MINIMUM_MTU, build
 from .dataplane import FIRST_TABLE, Report, TunDataplane
 from .errors import Unusable
 from .features import kernel_features
@@ -34,6 +36,9 @@ __all__ = ["KernelDataplane"]
 _GRACE = 5.0
 # How long what is on its way is still forwarded after standing down (the mobile nodes are the same).
 _LET_RUN_OUT = 0.5
+# An error quotes the outer header and at least eight octets, or the kernel does not look at it; with less
+# than an inner header it tells nobody else.
+_QUOTED = HEADER_LENGTH + 8
 
 
 class KernelDataplane(TunDataplane):
@@ -53,10 +58,15 @@ class KernelDataplane(TunDataplane):
         if lacks:
             raise Unusable(f"the kernel dataplane needs what this kernel lacks: {', '.join(lacks)}")
         self._clock = clock
+        self._narrow: dict[bytes, float] = {}
         self._leftovers_after = clock() + _GRACE
         self._shut_after = clock() + _GRACE
         super().__init__(address, edge, anycast)
-        self._carry_out |= {SetTunnel: self._set_tunnel, RemoveTunnel: self._remove_tunnel}
+        self._carry_out |= {
+            SetTunnel: self._set_tunnel,
+            RemoveTunnel: self._remove_tunnel,
+            NarrowPath: self._narrow_path,
+        }
 
     def _prepare(self, edge: EdgeConfiguration, undo: ExitStack) -> Selection | None:
         selection = super()._prepare(edge, undo)
@@ -86,6 +96,7 @@ class KernelDataplane(TunDataplane):
             # Nobody's yet, or a standby's.
             self._set_gate(shut=True)
         self._tunnels.tun = self.tun.interface
+        self._tunnels.all_narrow = self.link_mtu < MINIMUM_MTU + HEADER_LENGTH
         for _ in self._tunnels.compare(self._dumps, Comparison(leftovers=False)):
             pass
         undo.callback(self._tunnels.clear)
@@ -133,6 +144,21 @@ class KernelDataplane(TunDataplane):
     def _unroute(self, effect: UnroutePrefix) -> None:
         self._tunnels.remove_prefix(effect.prefix, effect.length)
 
+    def _narrow_path(self, effect: NarrowPath) -> None:
+        """The kernel believes a Packet Too Big that quotes a tunnel packet; its source is told by the core.
+
+        It tells the sources of what is longer than 1280 octets, but does not fragment a tunnel packet
+        outside, as one has to that holds 1280 octets (RFC 2473 7.1): those are left to the core.
+        """
+        care_of_address = effect.care_of_address
+        if effect.mtu < MINIMUM_MTU + HEADER_LENGTH:
+            self._narrow[care_of_address] = self._clock() + effect.seconds
+            self._tunnels.set_narrow(set(self._narrow))
+        quoted = build(self._address, care_of_address, IPV6, bytes(HEADER_LENGTH))
+        news = icmpv6.error(icmpv6.PACKET_TOO_BIG, 0, effect.mtu, care_of_address, quoted[:_QUOTED])
+        if news is not None:
+            self._send(SendPacket(news))
+
     # -- who owns the addresses --------------------------------------------------------------------
 
     def _own(self) -> None:
@@ -169,7 +195,12 @@ class KernelDataplane(TunDataplane):
         return self._tunnels.concerns(message)
 
     def tend(self) -> None:
-        """What only time brings: the gate shuts behind a member that does not serve."""
+        """What only time brings: the gate shuts behind who does not serve, paths are tried again."""
+        now = self._clock()
+        if any(until <= now for until in self._narrow.values()):
+            self._narrow = {each: until for each, until in self._narrow.items() if until > now}
+            self._tunnels.set_narrow(set(self._narrow))
+            self.flush()
         if not self.owns and not self.device.shut and self._clock() >= self._shut_after:
             self._set_gate(shut=True)
             if self._selection is not None:

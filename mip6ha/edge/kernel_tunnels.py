@@ -62,7 +62,8 @@ class KernelTunnels:
     """Wanted and installed routes and filters of one home agent address.
 
     ``device`` is the tunnel device's index and ``tun`` that of the daemon's; both may be set anew. After
-    ``suspect`` was set, only a comparison tells what is installed.
+    ``suspect`` was set, only a comparison tells what is installed. ``all_narrow`` leaves everything that goes
+    out to the daemon.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class KernelTunnels:
         counters: Counter[str],
     ) -> None:
         self.device = self.tun = 0
-        self.suspect = False
+        self.suspect = self.all_narrow = False
         self._kernel = kernel
         self._address = address
         self._table = table
@@ -144,7 +145,8 @@ class KernelTunnels:
         care_of_address = None
         if owner is not None or key[1] == _WHOLE:
             care_of_address = self._care_of.get(key[0] if owner is None else owner)
-        if care_of_address is not None and care_of_address not in self._narrow:
+        narrow = self.all_narrow or care_of_address in self._narrow
+        if care_of_address is not None and not narrow:
             return Route(*key, self.device, (self._address, care_of_address)), care_of_address
         if care_of_address is not None or owner is not None or key[0] in self._here:
             return Route(*key, self.tun), care_of_address

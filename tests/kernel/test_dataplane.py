@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mip6ha import ipv6
+from mip6ha import icmpv6, ipv6
 from mip6ha.config import EdgeConfiguration
 from mip6ha.edge.kernel_dataplane import KernelDataplane
 from mip6ha.effects import (
     DefendAddress,
+    NarrowPath,
     ReleaseAddress,
     RemoveTunnel,
     RoutePrefix,
@@ -232,6 +233,57 @@ def test_fragments_of_tunnel_packets(wire: Wire, agent: Agent) -> None:
     for piece in ipv6.fragments(ipv6.build(CARE_OF_ADDRESS, AGENT, ipv6.IPV6, inner), 1280, 7):
         wire.send(piece)
     assert len(received(wire).payload) == 1408
+
+
+def told(wire: Wire) -> int:
+    """The MTU that the correspondent is told."""
+    while True:
+        parsed = ipv6.parse(wire.receive())
+        if parsed.destination == CORRESPONDENT and parsed.next_header == ipv6.ICMPV6:
+            message = icmpv6.parse(parsed.payload, parsed.source, parsed.destination)
+            if message.type == icmpv6.PACKET_TOO_BIG:
+                return int.from_bytes(message.body[:4], "big")
+
+
+def sized(size: int) -> bytes:
+    return tunnelled(CORRESPONDENT, HOME_ADDRESS, bytes(size - 48))
+
+
+def test_what_does_not_fit_is_answered(wire: Wire, agent: Agent) -> None:
+    bound(agent)
+    wire.send(sized(1460))
+    assert len(received(wire).payload) == 1460
+    wire.send(sized(1461))
+    assert told(wire) == 1460
+
+
+def test_a_narrower_path(wire: Wire, agent: Agent) -> None:
+    bound(agent)
+    agent.do(NarrowPath(CARE_OF_ADDRESS, 1400, 600.0))
+    wire.send(sized(1360))
+    assert len(received(wire).payload) == 1360
+    wire.send(sized(1361))
+    assert told(wire) == 1360
+    # A tunnel packet with 1280 octets has to be fragmented: that is the core's.
+    agent.do(NarrowPath(CARE_OF_ADDRESS, 1300, 600.0))
+    wire.send(sized(1280))
+    assert [len(packet) for packet in agent.to_daemon()] == [1280]
+    assert comes_up(wire)
+    agent.clock.now += 600
+    agent.tend()
+    wire.send(sized(1240))
+    assert len(received(wire).payload) == 1240
+
+
+def test_the_last_hop_ends_at_the_tunnel(wire: Wire, agent: Agent) -> None:
+    """RFC 2473 3.1: entering a tunnel is forwarding."""
+    bound(agent)
+    packet = bytearray(tunnelled(CORRESPONDENT, HOME_ADDRESS, b"down"))
+    packet[7] = 1
+    wire.send(bytes(packet))
+    while (parsed := ipv6.parse(wire.receive())).destination != CORRESPONDENT:
+        pass
+    assert parsed.payload[0] == icmpv6.TIME_EXCEEDED
 
 
 def listing(wire: Wire) -> str:
