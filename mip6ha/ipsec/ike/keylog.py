@@ -1,6 +1,7 @@
 """Lines of Wireshark's key files: who has them reads every message of the IKE SA, every packet of a child.
 
-Covered: the text of a line of ``ikev2_decryption_table`` and of ``esp_sa``. Not covered: writing it anywhere; nothing does unless an operator asked for it.
+Covered: the text of a line of ``ikev2_decryption_table`` and of ``esp_sa``. Not covered: writing it anywhere;
+nothing does unless an operator asked for it.
 """
 
 from __future__ import annotations

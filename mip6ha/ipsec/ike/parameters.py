@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from .certificates import Identity, Trust
+    from .certificates import Trust
+    from .identities import Identity
 
 __all__ = ["ChildPolicy", "Limits", "Parameters", "Peer", "Scope", "Timing"]
 
@@ -69,9 +70,9 @@ class ChildPolicy:
 class Peer:
     """Another end, or with ``remote`` ``None`` all ends that certificates vouch for.
 
-    ``home_addresses`` are those that it may use (RFC 4877 4: the authorisation of an identity), or as a mobile
-    node we. ``assign``: it may get the first one by CP (RFC 5026). ``request_address``: we ask for one.
-    ``psk`` is used both ways; where there is none, each end signs.
+    ``home_addresses`` are those that it may use (RFC 4877 4: authorisation of an identity), or that we may
+    as a mobile node. ``assign``: it may get the first one by CP (RFC 5026). ``request_address``: we ask for
+    one. ``psk`` is used both ways; where there is none, each end signs.
     """
 
     name: str

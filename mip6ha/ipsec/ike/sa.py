@@ -1,14 +1,16 @@
-"""The state of an IKE SA and of its children: plain data, complete, with no object of any library in it.
+"""The state of an IKE SA and of its children: plain data, complete, with no key object of any library in it.
 
-Covered: what one end knows between two datagrams, so that it can be written out and go on elsewhere
-(``state``). Not covered: what happens to it (the exchanges), parameters (``parameters``).
+Covered: what one end knows between two datagrams, with the types that a schema needs, so that it can be
+written out and go on elsewhere (``state``). Not covered: what happens to it (the exchanges), parameters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta, field
 
 from ..policy import Mode, Use
 from .keymat import IkeKeys
@@ -27,7 +29,13 @@ __all__ = [
     "TaskKind",
 ]
 
-Address = tuple[bytes, int]
+_U32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+_Spi = Annotated[int, Meta(ge=256, le=0xFFFFFFFF)]
+_IkeSpi = Annotated[bytes, Meta(min_length=8, max_length=8)]
+_IpAddress = Annotated[bytes, Meta(min_length=4, max_length=16)]
+_MessageId = Annotated[int, Meta(ge=0, le=1 << 32)]
+
+Address = tuple[_IpAddress, Annotated[int, Meta(ge=0, le=0xFFFF)]]
 """Octets of an IP address, and a UDP port."""
 
 
@@ -41,6 +49,8 @@ class State(StrEnum):
     ESTABLISHED = "established"
     REKEYED = "rekeyed"
     """Another IKE SA has taken its children; only its deletion is to come."""
+    REFUSED = "refused"
+    """The responder did not prove who it is; it is about to be told."""
     CLOSED = "closed"
     """Nothing is left but the last response, for whom it did not reach."""
 
@@ -57,7 +67,8 @@ class TaskKind(StrEnum):
     DELETE = "delete"
     PROBE = "probe"
     SYNCHRONISE = "synchronise"
-    MOVE = "move"
+    REJECT = "reject"
+    """Tell a responder that its AUTH was not believed (2.21.2)."""
 
 
 class Task(NamedTuple):
@@ -77,44 +88,47 @@ class Rival(NamedTuple):
     """Our SPI of the SA that came out of it."""
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """Our request that has no response yet, and what its response will need."""
 
     task: Task
-    message_id: int
-    datagrams: tuple[bytes, ...] = field(repr=False)
+    message_id: _MessageId
+    datagrams: tuple[bytes, ...]
     attempts: int
     retransmit_at: float
-    nonce: bytes = field(default=b"", repr=False)
-    private: bytes = field(default=b"", repr=False)
+    nonce: bytes = b""
+    private: bytes = b""
     group: int = 0
     spi: bytes = b""
     rival: Rival | None = None
 
+    def __repr__(self) -> str:
+        return f"<Pending {self.task.kind} {self.message_id}>"
 
-@dataclass(slots=True)
-class Handshake:
+
+class Handshake(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """What the AUTH payloads will cover (2.15); gone once both ends have authenticated."""
 
-    request: bytes = field(repr=False)
-    response: bytes = field(default=b"", repr=False)
-    nonce_i: bytes = field(default=b"", repr=False)
-    nonce_r: bytes = field(default=b"", repr=False)
+    request: bytes
+    response: bytes = b""
+    nonce_i: bytes = b""
+    nonce_r: bytes = b""
     cookie: bytes = b""
     rounds: int = 0
     digest: bytes = b""
 
+    def __repr__(self) -> str:
+        return "<Handshake>"
 
-@dataclass(slots=True)
-class ChildSa:
-    """A pair of ESP SAs. SPIs: ``spi_in`` is the one that we receive with. Its keys are with who installed it."""
+
+class ChildSa(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A pair of ESP SAs; ``spi_in`` is the SPI that we receive with. The keys are with who installed it."""
 
     name: str
     use: Use
     mode: Mode
-    spi_in: int
-    spi_out: int
+    spi_in: _Spi
+    spi_out: _Spi
     encryption: tuple[int, int | None]
     integrity: int
     group: int
@@ -128,12 +142,11 @@ class ChildSa:
     """A successor exists; it is there to receive what is under way until it is deleted."""
 
 
-@dataclass(slots=True)
-class IkeSa:
+class IkeSa(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """One IKE SA. ``initiator`` is whether we began it; times are monotonic seconds."""
 
-    spi_i: bytes
-    spi_r: bytes
+    spi_i: _IkeSpi
+    spi_r: _IkeSpi
     initiator: bool
     peer: str
     state: State
@@ -143,13 +156,13 @@ class IkeSa:
     integrity: int = 0
     prf: int = 0
     group: int = 0
-    keys: IkeKeys | None = field(default=None, repr=False)
-    iv_counter: int | None = field(default=None, repr=False)
-    next_id: int = 0
+    keys: IkeKeys | None = None
+    iv_counter: int | None = None
+    next_id: _MessageId = 0
     """The message id of our next request."""
-    expected_id: int = 0
+    expected_id: _MessageId = 0
     """The message id of the peer's next request."""
-    last_response: tuple[bytes, ...] = field(default=(), repr=False)
+    last_response: tuple[bytes, ...] = ()
     pending: Pending | None = None
     waiting: tuple[Task, ...] = ()
     handshake: Handshake | None = None
@@ -165,16 +178,20 @@ class IkeSa:
     """ESP goes in UDP."""
     home_addresses: tuple[bytes, ...] = ()
     """What the mobile node among the two ends may use as home addresses."""
-    children: dict[int, ChildSa] = field(default_factory=dict)
+    children: dict[_U32, ChildSa] = field(default_factory=dict)
     rekey_at: float = float("inf")
     expires_at: float = float("inf")
     probe_at: float = float("inf")
     resume_at: float = float("inf")
     """When what TEMPORARY_FAILURE has put off is tried again (2.25)."""
+    wanted_group: int = 0
+    """What INVALID_KE_PAYLOAD asked for, until the request goes out again."""
     successor: bytes = b""
-    sync_nonce: bytes = field(default=b"", repr=False)
-    generation: int = 0
+    generation: Annotated[int, Meta(ge=0)] = 0
     """Grows by one with each change."""
+
+    def __repr__(self) -> str:
+        return f"<IkeSa {self.spi.hex()} {self.state} {self.peer!r}>"
 
     @property
     def spi(self) -> bytes:
