@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from . import replica
+from .associations import Associations
 from .effects import Effect, ReserveSequences
 from .effects import Event as Notice
 from .failover.context import Context, Version, encode
-from .ipsec.policy import Direction
-from .ipsec.sad import SecurityAssociation
+from .ipsec.policy import Mode
+from .ipsec.replay import ReplayWindow
+from .ipsec.sad import SecurityAssociation, counter_limit
 from .journaling import Journal
 from .node import HomeAgent
-from .numbering import SharedAssociations
+from .numbering import HORIZON, SharedAssociations
 from .parameters import HomeAgentParameters, MobileNodeParameters
 
 __all__ = ["JournaledHomeAgent"]
@@ -42,15 +44,43 @@ class _Waiting(NamedTuple):
     effects: list[Effect]
 
 
+class _Numbers(SharedAssociations):
+    """Inbound horizons, which the journal confirms, and outbound numbers of one's own."""
+
+    def protect(
+        self, association: SecurityAssociation, next_header: int, payload: bytes, effects: list[Effect]
+    ) -> bytes:
+        """As :meth:`Associations.protect`: the mark on stable storage is all that a restart needs."""
+        return Associations.protect(self, association, next_header, payload, effects)
+
+    def place(self, association: SecurityAssociation, counter: int) -> None:
+        """As :meth:`SharedAssociations.place`; outbound above the mark as well.
+
+        Inbound in tunnel mode the next horizon is asked for: it goes along with the next record.
+        """
+        super().place(association, counter)
+        association.epoch = self.epoch
+        window = association.window
+        if window is None:
+            most = counter_limit(association.transform, esn=association.esn)
+            association.sequence = min(max(counter, self._floor), most)
+            association.limit = association.reserved = association.confirmed = min(self._reserved, most)
+            association.iv_prefix = self._prefix
+        elif association.mode is Mode.TUNNEL:
+            association.reserved = counter + HORIZON
+            if counter:
+                window.merge(ReplayWindow(window.size, counter, (1 << window.size) - 1))
+
+
 class JournaledHomeAgent:
     """One home agent, as :class:`HomeAgent`, and its journal; :meth:`flush` comes after a batch of inputs."""
 
     def __init__(self, parameters: HomeAgentParameters, random: Callable[[int], bytes], now: float) -> None:
-        self.associations = SharedAssociations(parameters.address, random, parameters.sequence_floor, 1, 1)
+        self.associations = _Numbers(parameters.address, random, parameters.sequence_floor, 1, 1)
         self.associations.alone = False
+        self.associations.begin(_TERM)
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
         self.counters = self.home_agent.counters
-        self.associations.begin(_TERM)
         self._changed: list[bytes] = []
         self.home_agent.signalling.changed = self._changed
         self._now = now
@@ -150,9 +180,6 @@ class JournaledHomeAgent:
         effects: list[Effect] = []
         while self._unwritten and self._unwritten[0].ticket <= ticket:
             waiting = self._unwritten.popleft()
-            self.associations.confirm(
-                [each for each in waiting.outstanding if each[0].direction is Direction.OUT]
-            )
             effects += waiting.effects
         if self.home_agent.frozen == "journal_too_slow" and len(self._unwritten) < _MOST_HELD // 2:
             self.home_agent.frozen = ""

@@ -89,6 +89,8 @@ class Journal:
                 self.changed.clear()
                 return ()
             self.failed, self._begins = False, True
+            # All are copied, and nothing waits for any of them.
+            self.changed.clear()
         deadline = self.next_deadline()
         if deadline is None or deadline > now:
             return ()
@@ -101,12 +103,12 @@ class Journal:
         homes = list(islice(self.changed, _BATCH))
         for each in homes:
             del self.changed[each]
+        own = len(homes)
         completes = self._copy(homes, now)
-        contexts = tuple(octets for each in homes if (octets := self._export(each)) is not None)
-        size = sum(map(len, contexts))
-        self._octets += size
-        if self._copies is not None:
-            self._copied += size
+        exported = [self._export(each) or b"" for each in homes]
+        contexts = tuple(filter(None, exported))
+        self._octets += sum(map(len, contexts))
+        self._copied += sum(map(len, exported[own:]))
         if begins:
             self._whole_from = None
         if completes:

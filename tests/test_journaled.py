@@ -1,0 +1,545 @@
+"""A home agent with a journal: nothing is told that the journal lacks, and a restart goes on from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mip6ha import ipv6
+from mip6ha.binding.messages import BindingAcknowledgement, Status
+from mip6ha.effects import Effect, Event, ReserveSequences, SendPacket, SetTunnel, WriteJournal
+from mip6ha.failover import journal
+from mip6ha.failover.journal import Moment, Segment
+from mip6ha.ipsec.policy import Use
+from mip6ha.ipv6 import UDP
+from mip6ha.journaled import JournaledHomeAgent
+from mip6ha.journaling import Journal
+from mip6ha.numbering import HORIZON
+from mip6ha.parameters import HomeAgentParameters
+
+from .node.world import (
+    CARE_OF_1,
+    CARE_OF_2,
+    CORRESPONDENT,
+    HOME_AGENT,
+    HOME_PREFIX,
+    Dataplane,
+    MobileNode,
+    seeded,
+)
+
+PLAIN = (Use.SIGNALLING,)
+TUNNELLED = (Use.SIGNALLING, Use.PAYLOAD)
+
+
+class Host:
+    """A machine with one disk, and one home agent after another on it.
+
+    ``lag`` keeps batches from being written, ``sync`` is whether what is written is stored.
+    """
+
+    def __init__(self, *nodes: MobileNode, **settings: Any) -> None:
+        self.nodes = nodes
+        self.settings = {"duplicate_address_detection": False} | settings
+        self.now = 1000.0
+        self.boot = 1
+        self.wall = 50_000.0
+        self.floor = 0
+        self.lag, self.sync = False, True
+        self.disk: dict[int, list[tuple[journal.Batch, bool]]] = {}
+        self.damage = ""
+        self.used: set[tuple[int, int]] = set()
+        self.start()
+
+    def moment(self, at: float | None = None) -> Moment:
+        at = self.now if at is None else at
+        return Moment(f"boot {self.boot}", round(at * 1000), round((self.wall + at) * 1000))
+
+    def start(self) -> None:
+        parameters = HomeAgentParameters(
+            HOME_AGENT,
+            (HOME_PREFIX,),
+            tuple(each.parameters for each in self.nodes),
+            sequence_floor=self.floor,
+            **self.settings,
+        )
+        self.plane = Dataplane()
+        self.plane.reserved = self.floor
+        self.answers: list[bytes] = []
+        self.waiting: list[WriteJournal] = []
+        self.notices: list[Event] = []
+        self.agent = JournaledHomeAgent(parameters, seeded(f"agent {self.now}"), self.now)
+        self.carry_out(self.agent.start(self.now))
+        segments = [
+            Segment(each, [batch for batch, _ in batches], self.damage) for each, batches in self.disk.items()
+        ]
+        self.restored = journal.restore(segments, self.moment())
+        self.carry_out(self.agent.restore(self.restored.contexts, self.now))
+        self.settle()
+
+    def kill(self, *, host: bool = False, down: float = 0.5) -> None:
+        """The process is gone, or its host, and after a while it is back."""
+        self.floor = self.plane.reserved
+        self.now += down
+        if host:
+            self.boot += 1
+            self.disk = {
+                each: [(batch, True) for batch, stored in batches if stored]
+                for each, batches in self.disk.items()
+            }
+            self.wall += self.now - down
+            self.now = down
+        self.start()
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case WriteJournal():
+                    self.waiting.append(effect)
+                case SendPacket(packet):
+                    self.answers.append(packet)
+                    self._use(packet)
+                case Event():
+                    self.notices.append(effect)
+                case ReserveSequences(limit) if limit == self.plane.reserved:
+                    pass
+                case _:
+                    self.plane.carry_out(effect)
+
+    def _use(self, packet: bytes) -> None:
+        at = 64 if packet[6] == 43 else 40
+        if 50 in {packet[6], packet[40]}:
+            spi = int.from_bytes(packet[at : at + 4], "big")
+            number = int.from_bytes(packet[at + 4 : at + 8], "big")
+            assert (spi, number) not in self.used
+            self.used.add((spi, number))
+
+    def settle(self) -> None:
+        """What the edge does after each batch of inputs."""
+        self.carry_out(self.agent.flush(self.now))
+        while self.waiting and not self.lag:
+            self.write()
+            self.carry_out(self.agent.flush(self.now))
+
+    def write(self) -> None:
+        effect = self.waiting.pop(0)
+        if effect.begins:
+            self.disk[max(self.disk, default=0) + 1] = []
+        newest = max(self.disk)
+        batch = journal.batch(self.moment(effect.moment), effect.contexts, complete=effect.completes)
+        self.disk[newest].append((batch, self.sync))
+        self.carry_out(self.agent.journal_written(effect.ticket, self.now))
+        if self.sync:
+            self.carry_out(self.agent.journal_stored(effect.ticket, self.now))
+            if effect.completes:
+                self.disk = {newest: self.disk[newest]}
+
+    def receive(self, packet: bytes) -> None:
+        self.carry_out(self.agent.receive(packet, self.now))
+        self.settle()
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.agent.next_deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.carry_out(self.agent.on_timer(self.now))
+            self.settle()
+        self.now = end
+
+    def register(self, node: MobileNode, *arguments: Any, **fields: Any) -> BindingAcknowledgement:
+        count = len(self.answers)
+        self.receive(node.update(*arguments, **fields))
+        (packet,) = self.answers[count:]
+        message = node.open(packet).message
+        assert isinstance(message, BindingAcknowledgement)
+        return message
+
+    @property
+    def tunnels(self) -> dict[bytes, bytes]:
+        return self.plane.tunnels
+
+
+def mobile_node(*uses: Use, index: int = 0) -> MobileNode:
+    home = HOME_PREFIX.prefix[:15] + bytes((0x10 + index,))
+    return MobileNode(home, *(uses or PLAIN), spi=0x2000 + 16 * index)
+
+
+def payload(node: MobileNode) -> bytes:
+    inner = ipv6.build(node.home_address, CORRESPONDENT, UDP, bytes(12))
+    return node.tunnel(inner, use=Use.PAYLOAD)
+
+
+def test_a_killed_home_agent_forwards_again_and_takes_the_next_refresh() -> None:
+    node = mobile_node()
+    host = Host(node)
+    assert host.register(node, CARE_OF_1).status == Status.ACCEPTED
+    host.kill()
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    packet = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
+    host.receive(packet)
+    assert ipv6.parse(host.answers[-1]).destination == CARE_OF_1
+    assert host.register(node, CARE_OF_2).status == Status.ACCEPTED
+    assert host.tunnels == {node.home_address: CARE_OF_2}
+
+
+def test_the_answer_waits_until_it_is_written() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.lag = True
+    host.receive(node.update())
+    assert host.answers == []
+    assert host.tunnels == {}
+    host.write()
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    assert len(host.answers) == 1
+
+
+def test_what_was_not_written_was_not_told_and_is_taken_again() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.register(node)
+    host.lag = True
+    update = node.update(CARE_OF_2)
+    host.receive(update)
+    host.lag = False
+    host.kill()
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    # The same packet again, for it was never answered.
+    host.receive(update)
+    assert host.tunnels == {node.home_address: CARE_OF_2}
+
+
+def test_changes_that_come_meanwhile_go_together() -> None:
+    nodes = [mobile_node(index=index) for index in range(10)]
+    host = Host(*nodes)
+    host.lag = True
+    for node in nodes:
+        host.receive(node.update())
+    first = host.waiting
+    assert [len(each.contexts) for each in first] == [1]
+    host.write()
+    host.settle()
+    assert [len(each.contexts) for each in host.waiting] == [9]
+    host.write()
+    assert len(host.tunnels) == 10
+
+
+@pytest.mark.parametrize("host_down", [False, True], ids=["process", "host"])
+def test_no_replay_of_signalling_is_accepted(host_down: bool) -> None:
+    node = mobile_node()
+    host = Host(node)
+    seen = [node.update(CARE_OF_1 if each & 1 else CARE_OF_2) for each in range(6)]
+    for each in seen:
+        host.receive(each)
+    host.kill(host=host_down)
+    before = dict(host.tunnels)
+    assert before == {node.home_address: CARE_OF_1}
+    for each in seen:
+        host.receive(each)
+    assert host.agent.counters["replayed"] == 6
+    assert host.tunnels == before
+
+
+def test_what_a_host_that_went_down_had_answered_is_fenced() -> None:
+    """Its last two answers are not on the disk; what they answered is played again."""
+    node = mobile_node()
+    host = Host(node)
+    host.register(node, CARE_OF_1)
+    host.sync = False
+    lost = [node.update(CARE_OF_2), node.update(CARE_OF_1), node.update(CARE_OF_2)]
+    for each in lost:
+        host.receive(each)
+    host.sync = True
+    host.kill(host=True)
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    for each in lost:
+        host.receive(each)
+        assert node.open(host.answers[-1]).message.status == Status.SEQUENCE_OUT_OF_WINDOW
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    # The mobile node is told in the same way, and goes on from there.
+    refused = host.register(node, CARE_OF_2)
+    assert refused.status == Status.SEQUENCE_OUT_OF_WINDOW
+    assert host.register(node, CARE_OF_2, refused.sequence + 1).status == Status.ACCEPTED
+    assert host.tunnels == {node.home_address: CARE_OF_2}
+    node.sequence = refused.sequence + 1
+    host.kill()
+    assert host.register(node, CARE_OF_1).status == Status.ACCEPTED
+
+
+@pytest.mark.parametrize("host_down", [False, True], ids=["process", "host"])
+def test_no_replay_of_payload_is_accepted_and_few_packets_are_lost(host_down: bool) -> None:
+    node = mobile_node(*TUNNELLED)
+    host = Host(node)
+    host.register(node)
+    seen = [payload(node) for _ in range(200)]
+    for each in seen:
+        host.receive(each)
+    assert host.agent.counters["beyond_replicated_window"] == 0
+    # Accepted, and not stored: only what is within the horizon.
+    host.sync = False
+    more = [payload(node) for _ in range(200)]
+    for each in more:
+        host.receive(each)
+    lost = host.agent.counters["beyond_replicated_window"]
+    assert 200 - HORIZON <= lost < 200
+    host.sync = True
+    host.kill(host=host_down)
+    refused = host.agent.counters["replayed"]
+    count = len(host.answers)
+    for each in seen + more[: 200 - lost]:
+        host.receive(each)
+    assert len(host.answers) == count
+    assert host.agent.counters["replayed"] - refused == 400 - lost
+    passed = 0
+    for _ in range(2 * HORIZON):
+        before = len(host.answers)
+        host.receive(payload(node))
+        passed += len(host.answers) > before
+    assert passed >= HORIZON
+
+
+def test_outbound_numbers_are_never_used_twice_over_restarts() -> None:
+    node = mobile_node(*TUNNELLED)
+    host = Host(node)
+    packet = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
+    host.register(node)
+    for host_down in (False, True, False):
+        for _ in range(50):
+            host.receive(packet)
+        # The host itself looks that no number comes again.
+        assert len(host.used) > 50
+        host.kill(host=host_down)
+        fenced = host.register(node)
+        node.sequence = fenced.sequence
+        if fenced.status:
+            assert host.register(node).status == Status.ACCEPTED
+
+
+def test_lifetimes_go_on() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.register(node, lifetime=15)
+    host.advance(20)
+    host.kill(down=10)
+    binding = host.agent.home_agent.cache.get(node.home_address)
+    assert binding is not None
+    assert binding.expires - host.now == pytest.approx(30)
+    host.advance(31)
+    assert host.tunnels == {}
+    host.register(node, lifetime=15)
+    host.kill(down=61)
+    assert host.tunnels == {}
+    # Its number is known all the same.
+    node.sequence -= 1
+    assert host.register(node).status == Status.SEQUENCE_OUT_OF_WINDOW
+
+
+def test_a_deregistration_lasts() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.register(node)
+    host.receive(node.home())
+    host.kill()
+    assert host.tunnels == {}
+
+
+@pytest.mark.parametrize("damage", ["record 3 is damaged", ""])
+def test_a_damaged_journal_fences(damage: str) -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.register(node)
+    host.damage = damage
+    host.kill()
+    assert host.tunnels == {node.home_address: CARE_OF_1}
+    status = host.register(node).status
+    assert status == (Status.SEQUENCE_OUT_OF_WINDOW if damage else Status.ACCEPTED)
+
+
+def test_without_a_journal_it_serves_and_begins_anew() -> None:
+    node, other = mobile_node(*TUNNELLED), mobile_node(index=1)
+    host = Host(node, other)
+    host.register(node)
+    host.lag = True
+    host.receive(other.update())
+    host.waiting.clear()
+    host.disk.clear()
+    host.carry_out(host.agent.journal_failed("No space left on device", host.now))
+    assert [each.name for each in host.notices if each.name == "journal_failed"] == ["journal_failed"]
+    # What waited is told, and nothing waits any more.
+    assert len(host.tunnels) == 2
+    assert host.agent.status(host.now)["journal"] == "failed"
+    host.register(node, CARE_OF_2)
+    for _ in range(3 * HORIZON):
+        host.receive(payload(node))
+    assert host.agent.counters["beyond_replicated_window"] == 0
+    assert host.waiting == []
+    host.lag = False
+    host.advance(6)
+    assert host.agent.status(host.now)["journal"] == "whole"
+    host.kill()
+    assert host.tunnels == {node.home_address: CARE_OF_2, other.home_address: CARE_OF_1}
+    assert host.register(node).status == Status.ACCEPTED
+
+
+def test_a_stop_writes_what_waits() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.lag = True
+    host.receive(node.update())
+    host.receive(node.update(CARE_OF_2))
+    stopped = host.agent.stop(host.now)
+    host.carry_out([each for each in stopped if type(each) is WriteJournal])
+    while host.waiting:
+        host.write()
+    host.lag = False
+    host.kill()
+    assert host.tunnels == {node.home_address: CARE_OF_2}
+
+
+def test_the_configuration_counts_for_more_than_the_journal() -> None:
+    removed, rekeyed, stays = (mobile_node(index=index) for index in range(3))
+    host = Host(removed, rekeyed, stays)
+    for node in host.nodes:
+        host.register(node)
+    changed = tuple(
+        replace(each, keys=other.keys)
+        for each, other in zip(rekeyed.parameters.associations, removed.parameters.associations, strict=True)
+    )
+    rekeyed.parameters = rekeyed.changed(associations=changed)
+    host.nodes = (rekeyed, stays)
+    host.kill()
+    assert host.tunnels == {stays.home_address: CARE_OF_1}
+    assert host.agent.counters["journal_not_configured"] == 2
+    assert host.agent.counters["journal_contexts"] == host.agent.counters["journal_bindings"] == 1
+
+
+def test_a_mobile_node_that_was_removed_meanwhile_is_not_in_the_journal() -> None:
+    node, stays = mobile_node(), mobile_node(index=1)
+    host = Host(node, stays)
+    host.register(node)
+    host.register(stays)
+    host.carry_out(host.agent.reconfigure((stays.parameters,), host.now))
+    host.settle()
+    host.register(stays)
+    assert host.tunnels == {stays.home_address: CARE_OF_1}
+    host.nodes = (stays,)
+    host.kill()
+    assert host.tunnels == {stays.home_address: CARE_OF_1}
+
+
+def test_too_many_that_wait() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.lag = True
+    host.agent._pending = {index.to_bytes(16, "big"): [] for index in range(20_001)}
+    host.receive(node.update())
+    assert host.agent.counters["journal_too_slow"] == 1
+    host.agent._pending.clear()
+    host.lag = False
+    host.carry_out(host.agent.journal_written(host.agent.journal.ticket, host.now))
+    assert host.register(node).status == Status.ACCEPTED
+
+
+# -- what is written when ------------------------------------------------------------------------------
+
+
+class Known:
+    """A journal over contexts of a size."""
+
+    def __init__(self, count: int, size: int = 400, delay: float = 0.0) -> None:
+        self.homes = {index.to_bytes(16, "big"): bytes(size) for index in range(count)}
+        self.journal = Journal(self.homes.get, lambda: self.homes, delay=delay)
+        self.now = 0.0
+        self.batches: list[WriteJournal] = []
+
+    def run(self, seconds: float) -> list[WriteJournal]:
+        """Time passes on a disk that takes no time; the batches."""
+        end, before = self.now + seconds, len(self.batches)
+        while (due := self.journal.next_deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            effects: list[Effect] = []
+            self.journal.poll(self.now, effects)
+            self.batches += [each for each in effects if isinstance(each, WriteJournal)]
+            self.journal.has_written(self.journal.ticket)
+            self.journal.has_stored(self.journal.ticket)
+        self.now = end
+        return self.batches[before:]
+
+
+def test_a_segment_gets_everything_little_by_little() -> None:
+    known = Known(100)
+    batches = known.run(1)
+    assert batches[0].begins
+    assert [each.completes for each in batches] == [False] * (len(batches) - 1) + [True]
+    assert sum(len(each.contexts) for each in batches) == 100
+    assert max(len(each.contexts) for each in batches) <= 16
+    assert known.journal.is_whole
+    assert known.run(10) == []
+
+
+def test_a_segment_that_has_grown_is_followed_by_another() -> None:
+    known = Known(1000, size=2000)
+    known.run(10)
+    homes = list(known.homes)
+    begun = 0
+    for turn in range(300):
+        known.journal.changed |= dict.fromkeys(homes[:64])
+        batches = known.run(0.01)
+        assert sum(len(each.contexts) for each in batches) <= 64 + 16 * len(batches), turn
+        begun += sum(each.begins for each in batches)
+    # 38 MB have changed, and each segment takes 4 MiB of that besides the 2 MB of all.
+    assert 3 <= begun <= 6
+    rest = known.run(10)
+    assert rest[-1].completes
+
+
+def test_changes_wait_for_others() -> None:
+    known = Known(0, delay=0.02)
+    known.run(1)
+    for index in range(30):
+        known.homes[bytes((index,))] = known.journal.changed[bytes((index,))] = b"x"  # type: ignore[assignment]
+        known.run(0.001)
+    known.run(1)
+    assert [len(each.contexts) for each in known.batches] == [0, 1, 20, 9]
+
+
+def test_one_batch_at_a_time() -> None:
+    known = Known(5)
+    effects: list[Effect] = []
+    known.journal.poll(0, effects)
+    known.journal.changed |= dict.fromkeys(known.homes)
+    known.journal.poll(1, effects)
+    assert len(effects) == 1
+    assert known.journal.next_deadline() is None
+    known.journal.has_written(1)
+    known.journal.poll(1, effects)
+    assert len(effects) == 2
+
+
+def test_what_failed_is_begun_anew_after_a_while() -> None:
+    known = Known(20)
+    known.run(1)
+    known.journal.fail(known.now)
+    assert not known.journal.is_whole
+    known.journal.changed |= dict.fromkeys(known.homes)
+    assert known.run(4.9) == []
+    batches = known.run(1)
+    assert batches[0].begins
+    assert sum(len(each.contexts) for each in batches) == 20
+    assert known.journal.is_whole
+
+
+def test_no_keys_in_a_representation() -> None:
+    effect = WriteJournal(3, 1.0, (b"SECRET",), begins=True, completes=False)
+    assert "SECRET" not in f"{effect} {effect!r} {[effect]}"
+
+
+def test_forwarding_comes_with_the_restored_binding() -> None:
+    node = mobile_node()
+    host = Host(node)
+    host.register(node)
+    contexts = journal.restore([Segment(1, [b for b, _ in host.disk[1]])], host.moment()).contexts
+    agent = JournaledHomeAgent(host.agent.home_agent.parameters, seeded("again"), host.now)
+    assert SetTunnel(node.home_address, CARE_OF_1) in agent.restore(contexts, host.now)
