@@ -73,8 +73,9 @@ class IkeService(Service):
             InstallChild: self._install,
             RemoveChild: lambda effect: self._log("child_removed", views.child(effect.child)),
             MoveChild: lambda effect: self._log("child_moved", views.installation(effect.installation)),
-            Established: self._established,
-            Closed: self._closed,
+            # What a notice tells in words.
+            Established: lambda effect: None,
+            Closed: lambda effect: None,
             Notice: lambda effect: self._log(effect.name, effect.fields),
         }
 
@@ -192,13 +193,6 @@ class IkeService(Service):
     def _write_key(self, effect: KeyLog) -> None:
         if self._key_log is not None:
             self._key_log.ike(effect.line)
-
-    def _established(self, effect: Established) -> None:
-        replaces = {} if effect.replaces is None else {"replaces": effect.replaces.hex()}
-        self._log("ike_established", {**views.ike_sa(effect.ike_sa), **replaces})
-
-    def _closed(self, effect: Closed) -> None:
-        self._log("ike_closed", {**views.ike_sa(effect.ike_sa), "reason": effect.reason})
 
     def _log(self, name: str, fields: Mapping[str, object]) -> None:
         self.log.info("{event}", event=name, fields=fields)

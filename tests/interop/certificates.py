@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-_DAY = timedelta(days=1)
+DAY = timedelta(days=1)
 
 
 def new_rsa_key() -> rsa.RSAPrivateKey:
@@ -69,7 +69,7 @@ class Authority:
 
     @staticmethod
     def _builder(
-        subject: x509.Name, issuer: x509.Name, key: PrivateKey, *, until: timedelta = _DAY
+        subject: x509.Name, issuer: x509.Name, key: PrivateKey, *, until: timedelta = DAY
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -78,13 +78,13 @@ class Authority:
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 2 * _DAY)
+            .not_valid_before(now - 2 * DAY)
             .not_valid_after(now + until)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
 
     def issue(
-        self, name: str, key: PrivateKey, *, until: timedelta = _DAY, more_names: int = 0
+        self, name: str, key: PrivateKey, *, until: timedelta = DAY, more_names: int = 0
     ) -> x509.Certificate:
         """A certificate for a domain name; ``more_names`` makes it large."""
         names = [name, *(f"alias-{number:04}.{name}" for number in range(more_names))]
@@ -106,8 +106,8 @@ class Authority:
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._name)
-            .last_update(now - _DAY)
-            .next_update(now + _DAY)
+            .last_update(now - DAY)
+            .next_update(now + DAY)
             .add_extension(x509.CRLNumber(1 + len(self._revoked)), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
@@ -115,6 +115,6 @@ class Authority:
         )
         for serial in self._revoked:
             builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _DAY).build()
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY).build()
             )
         return builder.sign(self.key, SHA256())

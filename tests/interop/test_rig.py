@@ -51,13 +51,6 @@ def pair(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert (first.stop(), second.stop()) == (0, 0)
 
 
-@pytest.fixture
-def capture(network: Network, tmp_path: Path) -> Iterator[Capture]:
-    made = Capture(network.ours, tmp_path / "link.pcap")
-    yield made
-    made.close()
-
-
 def connect(pair: tuple[Charon, Charon], auth: str = "psk", **more: object) -> None:
     """Load the same connection into both."""
     names = "a.example", "b.example"
