@@ -92,7 +92,7 @@ def request(turn: Turn, ike_sa: IkeSa, pending: Pending, peer: Peer) -> list[Pay
         if peer.remote.normal() not in turn.register.by_identity:
             payloads.append(notify(Notification.INITIAL_CONTACT))
     if peer.psk is None and peer.trust is not None:
-        authorities = Certificate(X509_SIGNATURE, b"".join(peer.trust.authority_hashes))
+        authorities = Certificate(X509_SIGNATURE, peer.trust.key_hashes())
         payloads.append(Payload(PayloadKind.CERTIFICATE_REQUEST, build_certificate(authorities)))
     payloads += _prove(peer, ike_sa, body)
     if peer.request_address:

@@ -59,7 +59,7 @@ class Directory:
         }
         self._anyone = next((each for each in parameters.peers if each.remote is None), None)
         trusts = [each.trust for each in parameters.peers if each.psk is None and each.trust is not None]
-        self.authorities = b"".join(dict.fromkeys(one for each in trusts for one in each.authority_hashes))
+        self.authorities = b"".join(dict.fromkeys(each.key_hashes() for each in trusts))
         """What CERTREQ says before it is known who asks (3.7)."""
 
     def find(self, identity: tuple[int, bytes]) -> Peer | None:
