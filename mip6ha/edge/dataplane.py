@@ -130,7 +130,14 @@ class TunDataplane:
         undo.callback(link.close)
         link.answers = self.owns
         if edge.group is not None and edge.virtual_mac is not None:
-            self._virtual = VirtualLink(edge.group, link.interface, link.mtu, edge.virtual_mac, self.counters)
+            self._virtual = VirtualLink(
+                edge.group,
+                link.interface,
+                link.mtu,
+                edge.virtual_mac,
+                self.counters,
+                adopt=self._forwards_on,
+            )
             undo.callback(self._virtual.remove)
         return link
 

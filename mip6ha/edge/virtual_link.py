@@ -37,15 +37,28 @@ class VirtualLink:
     """A macvlan interface that exists until :meth:`remove`.
 
     ``lower`` is the home link's index, ``mtu`` its MTU. Raises :class:`Unusable` where it cannot be made.
+    With ``adopt`` one that a killed process left, and that lets packets in still, stays.
     """
 
-    def __init__(self, group: int, lower: int, mtu: int, link_layer: bytes, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        group: int,
+        lower: int,
+        mtu: int,
+        link_layer: bytes,
+        counters: Counter[str],
+        *,
+        adopt: bool = False,
+    ) -> None:
         self.name = interface_name(group)
         with IPRoute() as kernel:
             for index in kernel.link_lookup(ifname=self.name):
                 # A killed process leaves it.
                 if _kind(kernel, index) != "macvlan":
                     raise Unusable(f"interface {self.name}: there is another kind of interface of that name")
+                if adopt and _is_as_it_was(kernel, index, lower, mtu, link_layer):
+                    self.interface = index
+                    return
                 kernel.link("del", index=index)
                 counters["leftover_virtual_link_removed"] += 1
             try:
@@ -88,6 +101,15 @@ def _kind(kernel: IPRoute, index: int) -> str | None:
         if information is not None:
             return str(information.get_attr("IFLA_INFO_KIND"))
     return None
+
+
+def _is_as_it_was(kernel: IPRoute, index: int, lower: int, mtu: int, link_layer: bytes) -> bool:
+    wanted = {"IFLA_LINK": lower, "IFLA_MTU": mtu, "IFLA_ADDRESS": link_layer.hex(":")}
+    return any(
+        link["flags"] & (_UP | _NO_ARP | _MULTICAST) == _UP | _NO_ARP
+        and all(link.get_attr(name) == value for name, value in wanted.items())
+        for link in kernel.get_links(index)
+    )
 
 
 def _why(error: NetlinkError) -> str:
