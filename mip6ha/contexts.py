@@ -15,6 +15,7 @@ from .failover.context import Context, Version, decode, encode
 from .failover.digest import Digest, bucket
 from .harp.messages import StateEntry
 from .harp.sync import Record
+from .journaling import Journal
 from .node import HomeAgent
 from .wire import Malformed
 
@@ -29,6 +30,8 @@ class Contexts:
         self._home_agent = home_agent
         self._versions: dict[bytes, Version] = {}
         self._digest = Digest()
+        self.journal: Journal | None = None
+        """Where contexts are kept for a restart, if they are."""
 
     def __len__(self) -> int:
         return len(self._versions)
@@ -164,6 +167,30 @@ class Contexts:
             self._home_agent.counters["contexts_merged"] += 1
         return changed
 
+    def keep(self, delay: float) -> Journal:
+        """Keep a journal from now on; changes wait ``delay`` seconds for others."""
+        self.journal = Journal(self._encoded, lambda: self._versions, delay=delay)
+        return self.journal
+
+    def restore(self, contexts: Iterable[Context], effects: list[Effect]) -> int:
+        """Take what a journal has, under the versions that it had; the highest term in it.
+
+        Others may have accepted more since: what is bound is fenced until a later generation comes.
+        """
+        term = 0
+        for context in replica.usable(self._home_agent, contexts):
+            self.apply(context, effects)
+            term = max(term, context.term)
+        return term
+
+    def _encoded(self, home_address: bytes) -> bytes | None:
+        version = self._versions.get(home_address)
+        if version is None:
+            return None
+        return encode(replica.export(self._home_agent, home_address, version, self.now))
+
     def _set(self, home_address: bytes, old: Version | None, new: Version) -> None:
         self._digest.change(home_address, old, new)
         self._versions[home_address] = new
+        if self.journal is not None:
+            self.journal.changed[home_address] = None

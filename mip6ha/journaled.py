@@ -162,9 +162,8 @@ class JournaledHomeAgent:
     def stop(self, now: float) -> list[Effect]:
         """See :meth:`HomeAgent.stop`; what the journal lacks is written. Answers that wait are not sent."""
         effects: list[Effect] = []
-        while self.journal.changed and not self.journal.failed:
-            self.journal.has_written(self.journal.ticket)
-            effects += self.flush(now)
+        self._now = now
+        self.journal.drain(now, effects)
         return effects + self.home_agent.stop(now)
 
     def status(self, now: float) -> dict[str, object]:

@@ -121,6 +121,13 @@ class Journal:
         effects.append(WriteJournal(self.ticket, now, contexts, begins, completes))
         return tuple(homes)
 
+    def drain(self, now: float, effects: list[Effect]) -> None:
+        """Write all that has changed, whatever is under way: there will be nothing more."""
+        while self.changed and not self.failed:
+            self.has_written(self.ticket)
+            self._due = now
+            self.poll(now, effects)
+
     def _copy(self, homes: list[bytes], now: float) -> bool:
         """Add some that did not change; whether those were the last ones."""
         if self._copies is None or self._copy_at > now:

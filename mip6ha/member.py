@@ -8,7 +8,7 @@ Not covered: hard switch with different home agent addresses, tickets, the arbit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from .channel import Channel
@@ -24,7 +24,7 @@ from .effects import (
     TakeOver,
 )
 from .effects import Event as Notice
-from .failover.context import Version
+from .failover.context import Context, Version
 from .failover.machine import HIGHEST_TERM, Machine
 from .failover.states import Event, Role
 from .failover.takeover import Announcements
@@ -137,6 +137,17 @@ class Member:
         self._say_hello(now, effects, solicit=True)
         return effects
 
+    def restore(self, contexts: Iterable[Context], now: float) -> list[Effect]:
+        """Take what a journal has, after :meth:`start`: what counts if no other member knows better."""
+        self._note(now)
+        effects: list[Effect] = []
+        term = self.contexts.restore(contexts, effects)
+        if self.machine.term < term <= HIGHEST_TERM:
+            # It was stored with that term; the term itself was lost.
+            self.machine.term = term
+            effects.insert(0, StoreTerm(term))
+        return effects
+
     def stop(self, now: float) -> list[Effect]:
         """Leave the set: the others need not wait for silence."""
         self._note(now)
@@ -145,6 +156,8 @@ class Member:
             effects.append(StandDown())
         self.machine.do(Event.STOP)
         self._say_hello(now, effects, lifetime=0)
+        if self.contexts.journal is not None:
+            self.contexts.journal.drain(now, effects)
         return effects
 
     def receive(self, packet: bytes, now: float) -> list[Effect]:
@@ -192,6 +205,18 @@ class Member:
         self.switch.progress(now, effects)
         for identity, message in self.replication.poll(self.machine.term, now):
             self._send(identity, message, effects)
+        if self.contexts.journal is not None:
+            self.contexts.journal.poll(now, effects)
+        return effects
+
+    def journal_failed(self, why: str, now: float) -> list[Effect]:
+        """There is no journal, nor anything of the one before."""
+        self._note(now)
+        effects: list[Effect] = []
+        self.counters["journal_failures"] += 1
+        self._report("journal_failed", effects, reason=why)
+        if self.contexts.journal is not None:
+            self.contexts.journal.fail(now)
         return effects
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
@@ -239,7 +264,9 @@ class Member:
         claim = self.machine.claim_at(self.contexts.now)
         if claim is not None:
             times.append(claim)
+        journal = self.contexts.journal
         for deadline in (
+            None if journal is None else journal.next_deadline(),
             self.replication.next_deadline(),
             self.home_agent.next_deadline() if self.machine.serves else None,
         ):

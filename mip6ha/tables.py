@@ -283,9 +283,7 @@ class KeyFile:
                     )
         problems.refuse()
 
-    def named(
-        self, name: str, location: Location, problems: Problems, key: str = "keys"
-    ) -> KeyTable | None:
+    def named(self, name: str, location: Location, problems: Problems, key: str = "keys") -> KeyTable | None:
         """The entry ``name``; ``None`` and a problem with ``key`` at ``location`` if there is none."""
         found = self._tables.get(name)
         if found is None:

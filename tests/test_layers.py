@@ -37,8 +37,9 @@ ALLOWED["mobile"] = _CORES
 ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}
 ALLOWED["channel"] = ALLOWED["numbering"] | {"harp", "ipv6"}
 ALLOWED["replica"] = _CORES | {"node", "numbering"}
-ALLOWED["contexts"] = ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
+ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
 ALLOWED["journaling"] = {"effects"}
+ALLOWED["contexts"] = ALLOWED["replica"] | {"replica", "journaling"}
 ALLOWED["journaled"] = ALLOWED["contexts"] | {"journaling"}
 ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching", "journaling"}
 _OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "group_config", "config", "mobile_config", ""}

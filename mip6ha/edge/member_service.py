@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
-from ..effects import ClaimTerm, Effect, Event, SendToMember, StandDown, StoreTerm, TakeOver
+from ..effects import (
+    ClaimTerm,
+    Effect,
+    Event,
+    SendToMember,
+    StandDown,
+    StoreTerm,
+    TakeOver,
+    WriteJournal,
+)
 from ..harp.messages import ControlStatus
 from ..member import Member
 from ..parameters import GroupParameters, HomeAgentParameters
 from .control import Request, Unwilling
+from .journal import JournalFiles, journal_key
 from .member_socket import MemberSocket, RawReader, UnprotectedSocket
 from .mobile_link import CarrierEvents, SocketReader
 from .service import HomeAgentService
@@ -36,6 +46,8 @@ _PASS_ON = 0.5
 # How long a planned switch may take, on request and at a stop.
 _SWITCH_PATIENCE = 3.0
 _STOP_PATIENCE = 1.0
+# How long changes wait to be written together. Nothing waits for them.
+_JOURNAL_DELAY = 0.02
 
 
 class MemberService(HomeAgentService):
@@ -58,6 +70,14 @@ class MemberService(HomeAgentService):
             TakeOver: self._take_over,
             StandDown: self._stand_down,
         }
+        edge = self._configuration.edge
+        if edge.journal:
+            key = edge.journal_secret or journal_key(self._state.path)
+            kept = member.contexts.keep(_JOURNAL_DELAY)
+            answers = kept.has_written, kept.has_stored, self._journal_failed
+            self._journal = JournalFiles(self._state.path, key, self._reactor, answers)
+            self._closers.append(self._journal.close)
+            self._carry_out[WriteJournal] = self._journal.append
         self._open_sockets(group)
         self._arbiter = self._call_arbiter(group)
         if self._dataplane.home_link is not None:
@@ -66,6 +86,15 @@ class MemberService(HomeAgentService):
         loop.clock = self._reactor
         loop.start(_ASSERT_EVERY, now=False)
         self._closers.append(loop.stop)
+
+    def _begin(self) -> list[Effect]:
+        effects = super()._begin()
+        if self._configuration.edge.journal:
+            # What other members have counts for more; alone, this one cannot know what they accepted.
+            restored = self._journal.read(alone=False)
+            effects += self._member.restore(restored.contexts, time.monotonic())
+            self._journal.begin()
+        return effects
 
     def _open_sockets(self, group: GroupParameters) -> None:
         peers = tuple(peer.address for peer in group.peers)
@@ -145,6 +174,9 @@ class MemberService(HomeAgentService):
     def _settle(self) -> None:
         self._input(lambda: self._member.flush(time.monotonic()))
         super()._settle()
+
+    def _journal_failed(self, why: str) -> None:
+        self._input(lambda: self._member.journal_failed(why, time.monotonic()))
 
     # -- effects -----------------------------------------------------------------------------------
 

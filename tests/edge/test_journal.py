@@ -254,3 +254,38 @@ def test_a_home_agent_on_a_full_disk_serves_without_a_journal(world: RedundantSe
     finally:
         agent.stop()
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.netns
+def test_a_member_that_is_alone_goes_on_from_its_journal(tmp_path: Path) -> None:
+    world = RedundantSet(tmp_path)
+    try:
+        world.open()
+        world.configure()
+        for member in world.members.values():
+            path = member.configuration
+            path.write_text(path.read_text().replace("[home_agent]", "[home_agent]\njournal = true"))
+        active, standby = world.start()
+        assert world.mobile_node.register() == 0
+        standby.wait(lambda: bool(standby.show("bindings")))
+        # Both write 20 ms later at most, and soon after that it does not matter who is asked.
+        for member in (active, standby):
+            state = member.directory / "state"
+            member.wait(lambda state=state: "journal.1" in segments(state))  # type: ignore[misc]
+        assert standby.end(signal.SIGTERM) == 0
+        active.end(signal.SIGKILL)
+        standby.start_ready()
+        standby.wait(lambda: standby.role == "active")
+        assert len(standby.show("bindings")) == 1
+        assert HOME in standby.namespace.routes()
+        # What it is told, with status 135, is that it has to go on behind the fence.
+        node = world.mobile_node
+        assert node.register(attempts=1) is None
+        node._sequence = 1 + 0x7FFF
+        assert node.register(attempts=1) == 0
+        # The other one takes what this one has.
+        active.start_ready()
+        active.wait(lambda: bool(active.show("status")["eligible"]))
+        assert len(active.show("bindings")) == 1
+    finally:
+        world.close()
