@@ -57,8 +57,8 @@ def seal_within(
         return (seal(header, payloads, protection, random),)
     # What fits: the sealed size grows in steps with a block cipher, so the last step down is looked for.
     overhead = HEADER_SIZE + 4 + _NUMBERS
-    size = limit - overhead - protection.sealed_size(0)
-    while size > 0 and overhead + protection.sealed_size(size + 1) <= limit:
+    size = max(0, limit - overhead - protection.sealed_size(0))
+    while overhead + protection.sealed_size(size + 1) <= limit:
         size += 1
     if size < 1 or -(-len(plaintext) // size) > MOST_FRAGMENTS:
         raise ValueError("a message does not fit into fragments of that size")

@@ -1,4 +1,4 @@
-"""Two or more endpoints, a link between them that loses, doubles and reorders, and a clock that is only a number."""
+"""Endpoints, a link between them that loses, doubles and reorders, and a clock that is only a number."""
 
 from __future__ import annotations
 
