@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,18 +29,23 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def kernels() -> list[int]:
+    """Processes of kernels of this test run."""
+    mark = f"init={tempfile.gettempdir()}/kernel-run-".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if mark in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
 def leftovers() -> list[str]:
     """Kernels of this test run, and their files; a kernel needs a moment to end."""
     deadline = time.monotonic() + 5
     while True:
         found = [path.name for path in Path(tempfile.gettempdir()).glob("kernel-run-*")]
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            if f"init={tempfile.gettempdir()}/kernel-run-".encode() in command:
-                found.append(path.parent.name)
+        found += map(str, kernels())
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
@@ -91,6 +98,28 @@ def test_time_is_limited() -> None:
     done = run("--uml", "--timeout", "1", "sleep", "60")
     assert (done.returncode, done.stderr) == (124, "kernel-run: stopped after 1 s\n")
     assert leftovers() == []
+
+
+def test_one_kernel_at_a_time_goes_before_everything_else() -> None:
+    command = [str(RUNNER), "--uml", "--first", "sh", "-c", "echo up; sleep 60"]
+    handle = os.open("/usr/lib/uml/modules", os.O_RDONLY)
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            running = kernels()
+            assert running
+            for each in running:
+                assert os.sched_getscheduler(each) == os.SCHED_RR
+                assert len(os.sched_getaffinity(each)) == 1
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            process.send_signal(signal.SIGTERM)
+        assert process.returncode == 130
+        assert leftovers() == []
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
 
 
 def test_the_host_is_used_when_told_so() -> None:

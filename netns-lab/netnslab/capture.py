@@ -18,7 +18,7 @@ from .topology import SWITCH, Network
 
 __all__ = ["Captures", "LinkCapture", "dropped_packets"]
 
-READY_LIMIT = 10.0
+READY_LIMIT = 30.0
 # dumpcap reads its ring buffer in blocks; a block that is not full is handed over only after this long.
 SETTLE = 0.3
 BUFFER_MIB = 8

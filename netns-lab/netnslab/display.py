@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .scenario import Check, Scenario
-from .timeline import Mark
+from .timeline import Mark, Timeline
 
 __all__ = ["Display"]
 
@@ -34,7 +34,7 @@ _QUIET = {"router_solicitation"}
 class Display:
     """Use as a context: the progress bar lives as long as the block."""
 
-    def __init__(self, console: Console, scenario: Scenario) -> None:
+    def __init__(self, console: Console, scenario: Scenario, timeline: Timeline) -> None:
         self._console = console
         self._steps = len(scenario.steps)
         self._progress = Progress(
@@ -48,7 +48,8 @@ class Display:
         )
         self._task = self._progress.add_task("prepare", total=self._steps)
         self._started = False
-        self.zero = 0.0
+        self._timeline = timeline
+        timeline.listener = self.mark
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -68,7 +69,7 @@ class Display:
         """One line of the timeline."""
         if mark.name in _QUIET:
             return
-        line = Text(f"{mark.time - self.zero:9.3f} s  ", style="dim")
+        line = Text(f"{mark.time - self._timeline.start:9.3f} s  ", style="dim")
         line.append(f"{mark.source:<4}", style=_COLOURS.get(mark.source, "white"))
         line.append(mark.name.replace("_", " "), style="bold")
         line.append(f"  {mark.detail}" if mark.detail else "", style="dim")

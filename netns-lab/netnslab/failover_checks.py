@@ -10,9 +10,8 @@ from .scenario import Check, Outcome
 from .set_checks import acknowledged_checks, begin, common_checks, one_server
 from .set_record import SetRecord, milliseconds
 
-__all__ = ["OUTAGE_LIMIT_MS", "Failover", "examine"]
+__all__ = ["Failover", "examine"]
 
-OUTAGE_LIMIT_MS = 60.0
 EDGE = 0.05
 WATCHED = 3.0
 
@@ -50,7 +49,7 @@ def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
     accepted = replayed["sent"] - replayed["refused"]
     present = [each["sequence"] for each in replayed["bindings"] if each["name"] == "mn1"]
     figures = {
-        "fault": record.run.options.fault,
+        "fault": record.options.fault,
         "detect_ms": milliseconds(None if decided is None else decided - fault),
         "takeover_ms": milliseconds(None if service is None or decided is None else service - decided),
         "outage_ms": milliseconds(gap.length),
@@ -75,7 +74,7 @@ def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
         if silent > story.healed:
             outcome.outages += (Phase("healed", second.start, second.end),)
     outcome.figures = figures | outcome.figures
-    limit = OUTAGE_LIMIT_MS + (10.0 if record.set.parameters.contexts > 1 else 0.0)
+    limit = record.options.pace.outage_limit_ms + (10.0 if record.set.parameters.contexts > 1 else 0.0)
     outcome.checks = [
         Check(
             "outage, longest gap of both directions, ms",

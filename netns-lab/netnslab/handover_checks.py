@@ -19,15 +19,12 @@ from .timeline import Timeline
 
 __all__ = ["Recording", "Wire", "examine", "judge", "read_captures"]
 
-REGISTRATION_LIMIT_MS = 20.0
-OWN_SHARE_LIMIT_MS = 50.0
 DAD_MS = 1000.0  # RFC 4862 5.1: RetransTimer, once
 RESTORED_LIMIT = 5.0
 PROBE_PORT = 4000
 AWAY = ("foreign1", "foreign2")
 ACCESS_LINKS = (*AWAY, "home")
-# Seconds: what was sent this long before the cable came out may have been lost with it; marks are this exact.
-IN_FLIGHT = 0.01
+# Seconds.
 EDGE = 1.0
 
 
@@ -184,12 +181,14 @@ def _phases(recording: Recording) -> tuple[Phase, ...]:
     """
     # The endpoints start a little before the first mark and stop a little after the last one.
     start, name = recording.started - EDGE, "foreign1"
+    # What was sent this long before the cable came out may have been lost with it.
+    in_flight = recording.options.pace.in_flight
     phases = []
     for link, (down, up) in recording.moves.items():
         restored = max((_restored(stream, up) for stream in recording.streams), default=up)
         phases += [
-            Phase(name, start, down - IN_FLIGHT),
-            Phase(f"no carrier before {link}", down - IN_FLIGHT, up),
+            Phase(name, start, down - in_flight),
+            Phase(f"no carrier before {link}", down - in_flight, up),
             Phase(f"moving to {link}", up, restored),
         ]
         start, name = restored, link
@@ -242,7 +241,8 @@ def _deregistered(recording: Recording, wire: Wire) -> bool:
 def _protocol_checks(recording: Recording, wire: Wire, figures: dict[str, Any]) -> list[Check]:
     registration = figures["registration_ms"]
     dad = DAD_MS if recording.options.dad else 0.0
-    limit = dad + REGISTRATION_LIMIT_MS
+    pace = recording.options.pace
+    limit = dad + pace.registration_limit_ms
     measured = registration is not None
     checks = [
         Check(
@@ -254,7 +254,10 @@ def _protocol_checks(recording: Recording, wire: Wire, figures: dict[str, Any]) 
     ]
     checks += [
         Check(
-            f"{what}, ms", figures[name] < OWN_SHARE_LIMIT_MS, figures[name], f"under {OWN_SHARE_LIMIT_MS:g}"
+            f"{what}, ms",
+            figures[name] < pace.own_share_limit_ms,
+            figures[name],
+            f"under {pace.own_share_limit_ms:g}",
         )
         for what, name in (
             ("hand-over's own share", "handover_own_ms"),
@@ -287,7 +290,7 @@ def _traffic_checks(recording: Recording, outcome: Outcome, wire: Wire) -> list[
     bare = sum(not frame.tunnelled for frame in away)
     checks.append(Check(f"away: probes outside the tunnel, of {len(away)}", bare == 0 < len(away), bare, 0))
     told = max((event["time"] for event in recording.events if event["event"] == "deregistered"), default=0.0)
-    at_home = wire.probes("home", after=told + IN_FLIGHT)
+    at_home = wire.probes("home", after=told + recording.options.pace.in_flight)
     tunnelled = sum(frame.tunnelled for frame in at_home)
     name = f"at home: probes in the tunnel, of {len(at_home)}"
     checks.append(Check(name, tunnelled == 0 < len(at_home), tunnelled, 0))

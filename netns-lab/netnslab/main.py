@@ -7,64 +7,41 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 from rich.console import Console
 
 from .display import Display
-from .processes import Processes, ProcessFailed
+from .pace import UML, pace_here
+from .performance import Interrupted, interruptible, perform
 from .report import write_html, write_json
-from .scenario import Check, Options, Outcome, Run, Scenario
+from .scenario import Check, Options, Outcome, Scenario
 from .scenarios import SCENARIOS
 from .timeline import Timeline
-from .topology import CommandFailed, Network
+from .topology import CommandFailed
+from .uml import host_lacks, perform_in_uml
 
 __all__ = ["Interrupted", "main", "run_scenario"]
 
 OUTPUT = Path("lab-out")
 TOOLS = {"ip": "iproute2", "sysctl": "procps"}
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """A signal asked the lab to end; everything is cleaned up on its way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _ignore_signals()
-    raise Interrupted(number)
-
-
-def _ignore_signals() -> None:
-    """From here on nothing interrupts the clean-up."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-
-
-def refusal(scenario: Scenario, options: Options) -> str | None:
+def refusal(scenario: Scenario, *, uml: bool, keep: bool) -> str | None:
     """Why this scenario cannot run here, in one line, or None."""
-    if options.dataplane == "kernel":
-        return "--dataplane kernel: there is no kernel dataplane yet; use --dataplane tun"
     if os.geteuid() != 0:
         return "network namespaces need root: run this as root"
     for tool, package in (TOOLS | dict(scenario.tools)).items():
         if shutil.which(tool) is None:
             return f"the program {tool} is missing: install the package {package}"
+    if uml:
+        return "--keep: User-Mode Linux ends with the scenario" if keep else None
     if not Path("/dev/net/tun").exists():
         return "/dev/net/tun is missing: load the kernel module tun"
     return None
@@ -72,36 +49,13 @@ def refusal(scenario: Scenario, options: Options) -> str | None:
 
 def _versions() -> dict[str, str]:
     """Versions of what a run depends on."""
-    found = {"kernel": os.uname().release, "python": sys.version.split()[0]}
+    found = {"python": sys.version.split()[0]}
     for program in ("tshark", "radvd", "etcd"):
         if shutil.which(program):
             said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
             numbers = re.findall(r"\d+(?:\.\d+)+", said.stdout + said.stderr)
             found[program] = numbers[0] if numbers else "unknown"
     return found
-
-
-def _perform(
-    scenario: Scenario,
-    options: Options,
-    network: Network,
-    *,
-    display: Display,
-    timeline: Timeline,
-    report: Path,
-    keep: bool,
-) -> Callable[[], Outcome]:
-    """Perform the scenario; whatever happens, its processes and namespaces are gone at the end."""
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netns-lab-")))
-        stack.enter_context(network)
-        processes = stack.enter_context(Processes(report / "logs"))
-        # Registered last, called first: the clean-up that follows is not to be interrupted.
-        stack.callback(_ignore_signals)
-        examine = scenario.perform(Run(options, network, processes, timeline, report, work, display.step))
-        if keep:
-            network.keep()
-    return examine
 
 
 def run_scenario(
@@ -111,61 +65,67 @@ def run_scenario(
     report: Path,
     console: Console,
     *,
+    uml: bool = False,
     keep: bool = False,
 ) -> dict[str, Any]:
     """Run a scenario and write its outputs; returns the figures. `Interrupted` comes through after the
     clean-up.
     """
-    report.mkdir(parents=True, exist_ok=True)
+    (report / "logs").mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     result: dict[str, Any] = {
         "ok": False,
         "scenario": scenario.name,
         "dataplane": options.dataplane,
+        "mobile_dataplane": options.mobile_dataplane,
         "dad": options.dad,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     outcome, timeline = Outcome(), Timeline()
-    network = Network(scenario.topology, f"lab{os.getpid()}")
-    interrupted: Interrupted | None = None
-    with Display(console, scenario) as display:
-        display.zero, timeline.listener = timeline.start, display.mark
-        previous = [signal.signal(each, _interrupt) for each in SIGNALS]
-        try:
-            examine = _perform(
-                scenario, options, network, display=display, timeline=timeline, report=report, keep=keep
+    with Display(console, scenario, timeline) as display, interruptible():
+        if uml:
+            performance = perform_in_uml(scenario, options, report, timeline=timeline, step=display.step)
+        else:
+            performance = perform(
+                scenario,
+                options,
+                f"lab{os.getpid()}",
+                report,
+                timeline=timeline,
+                step=display.step,
+                keep=keep,
             )
+        if performance.examine is not None:
             display.step(scenario.steps[-1])
-            outcome = examine()
-        except (CommandFailed, ProcessFailed, subprocess.TimeoutExpired, OSError) as error:
-            result["error"] = str(error)
-            timeline.add("error", str(error))
-        except Interrupted as stop:
-            result["error"] = f"interrupted by {stop}"
-            interrupted = stop
-        finally:
-            for number, handler in zip(SIGNALS, previous, strict=True):
-                signal.signal(number, handler)
+            try:
+                outcome = performance.examine()
+            except (CommandFailed, subprocess.TimeoutExpired, OSError) as error:
+                performance.fail(error)
+            except Interrupted as stop:
+                performance.interrupt(stop)
+    left = performance.left_over
     if not keep:
-        left = network.left_over()
         outcome.checks.append(Check("namespaces gone at the end", not left, left, []))
+    if performance.error:
+        result["error"] = performance.error
     result |= outcome.figures
     result["ok"] = (
         "error" not in result and bool(outcome.checks) and all(check.ok for check in outcome.checks)
     )
-    result["duration_s"] = round(time.monotonic() - timeline.start, 1)
+    result["duration_s"] = round(time.monotonic() - began, 1)
     result["checks"] = [check.view() for check in outcome.checks]
-    result["versions"] = _versions()
+    result["versions"] = {"kernel": performance.kernel, **_versions()}
     write_json(json_path, result)
-    page = write_html(report, scenario, outcome, timeline, result)
+    page = write_html(report, scenario, outcome, performance.timeline, result)
     display.finish(outcome.checks, {"json": str(json_path), "report": str(page)})
     if keep:
-        kept = " ".join(network.left_over())
+        kept = " ".join(left)
         console.print(
             f"kept: {kept}\nremove them with: for each in {kept}; do ip netns delete $each; done",
             soft_wrap=True,
         )
-    if interrupted is not None:
-        raise interrupted
+    if performance.interrupted:
+        raise Interrupted(performance.interrupted)
     return result
 
 
@@ -176,13 +136,18 @@ def _list(context: click.Context, parameter: click.Parameter, value: bool) -> No
         context.exit()
 
 
+_DATAPLANE = click.Choice(["tun", "kernel"])
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("scenario", type=click.Choice(list(SCENARIOS)))
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Default: lab-out/SCENARIO.json.")
 @click.option(
     "--report", type=click.Path(path_type=Path, file_okay=False), help="Default: lab-out/SCENARIO/."
 )
-@click.option("--dataplane", type=click.Choice(["tun", "kernel"]), default="tun", show_default=True)
+@click.option("--dataplane", type=_DATAPLANE, default="tun", show_default=True, help="Of the home agents.")
+@click.option("--mobile-dataplane", type=_DATAPLANE, help="Of the mobile node, if it is another one.")
+@click.option("--uml", is_flag=True, help="In User-Mode Linux, whatever the kernel of this machine can do.")
 @click.option(
     "--dad", is_flag=True, help="The home agent does duplicate address detection, which takes a second."
 )
@@ -210,14 +175,20 @@ def main(
     json_path: Path | None,
     report: Path | None,
     dataplane: str,
+    mobile_dataplane: str | None,
+    uml: bool,
     dad: bool,
     contexts: int,
     fault: str,
     keep: bool,
 ) -> None:
     """Run a scenario of the home agent on network namespaces; exit status 0 if every check passes."""
-    chosen, options = SCENARIOS[scenario], Options(dataplane, dad, contexts, fault)
-    reason = refusal(chosen, options)
+    chosen = SCENARIOS[scenario]
+    planes = (dataplane, mobile_dataplane or dataplane)
+    # The tun dataplane runs on every kernel.
+    uml = uml or ("kernel" in planes and os.geteuid() == 0 and bool(host_lacks()))
+    options = Options(*planes, dad, contexts, fault, UML if uml else pace_here())
+    reason = refusal(chosen, uml=uml, keep=keep)
     if reason is not None:
         click.echo(f"netns-lab: {reason}", err=True)
         sys.exit(2)
@@ -228,6 +199,7 @@ def main(
             json_path or OUTPUT / f"{scenario}.json",
             (report or OUTPUT / scenario).resolve(),
             Console(),
+            uml=uml,
             keep=keep,
         )
     except Interrupted as stop:

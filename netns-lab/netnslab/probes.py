@@ -19,7 +19,7 @@ from .processes import Processes, Running
 
 __all__ = ["Gap", "Phase", "ProbePair", "Sample", "Stream", "join_records", "longest_gap", "losses_by_phase"]
 
-READY_LIMIT = 5.0
+READY_LIMIT = 20.0
 
 
 @dataclass(frozen=True, slots=True)

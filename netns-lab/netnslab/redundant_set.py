@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .capture import Captures
@@ -27,17 +28,17 @@ from .redundant_network import (
     write_member,
 )
 from .routers import start_advertiser
-from .scenario import Run
+from .scenario import Options, Run
+from .timeline import Timeline
 
-__all__ = ["CAPTURED", "TOOLS", "RedundantSet", "Took"]
+__all__ = ["CAPTURED", "TOOLS", "RedundantSet", "SetRecording", "Took"]
 
 TOOLS = {"dumpcap": "wireshark-common", "tshark": "tshark", "radvd": "radvd"}
 # What the members send, what they say to each other, and what the mobile node sends and gets.
 CAPTURED = ("home", "sync", "core")
-PROBE_INTERVAL = 0.001
 SPI = 0x2000
 SIGNALLING_LIMIT = 8.0
-ROLE_LIMIT = 10.0
+ROLE_LIMIT = 20.0
 FLEET_LIMIT = 120.0
 SETTLE = 0.3
 POLL = 0.02
@@ -52,12 +53,37 @@ class Took:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class SetRecording:
+    """What a run left behind, as plain data, so that another process can examine it. Times are monotonic
+    seconds.
+
+    `logs` and `stopped` are by member, `captures` by link; `shown` is what was asked of the daemons, by a
+    name that the scenario gives it; `exit_status` has only those that were stopped, not killed.
+    """
+
+    options: Options
+    timeline: Timeline
+    directory: Path
+    parameters: SetParameters
+    keys: SetKeys
+    captures: dict[str, Path]
+    logs: dict[int, list[dict[str, Any]]]
+    events: list[dict[str, Any]]
+    streams: tuple[Stream, ...]
+    started: float
+    silent: float
+    stopped: list[tuple[int, float]]
+    shown: dict[str, Any]
+    left_behind: dict[str, list[str]]
+    exit_status: dict[str, int]
+    dropped: dict[str, int]
+
+
 @dataclass(slots=True)
 class RedundantSet:
-    """A set of home agents, and the mobile node and correspondent that need it. Times are monotonic seconds.
-
-    `shown` is what was asked of the daemons, by a name that the scenario gives it; `exit_status` has only
-    those that were stopped, not killed.
+    """A set of home agents, and the mobile node and correspondent that need it; what they leave is
+    described by `SetRecording`.
     """
 
     run: Run
@@ -98,7 +124,7 @@ class RedundantSet:
             Captures(run.processes, run.network, run.report),
             members,
             MobileNodeDaemon(configuration, events, run.timeline),
-            ProbePair(run.processes, run.work, PROBE_INTERVAL, first=True),
+            ProbePair(run.processes, run.work, run.options.pace.probe_interval, first=True),
         )
 
     # -- beginning ---------------------------------------------------------------------------------
@@ -154,11 +180,12 @@ class RedundantSet:
         self.run.timeline.add("fleet_registered", f"{report[0]['accepted']} mobile nodes")
 
     def start_probes(self) -> None:
-        """One datagram a millisecond in both directions, from here to `finish`."""
+        """Datagrams at the probes' interval in both directions, from here to `finish`."""
         namespace = self.run.network.namespace
         self.probes.start({"cn": (namespace("cn"), CORRESPONDENT), "mn": (namespace("mn"), HOME_ADDRESS)})
         self.started = time.monotonic()
-        self.run.timeline.add("probes_start", f"every {PROBE_INTERVAL * 1000:g} ms in both directions")
+        interval = self.run.options.pace.probe_interval * 1000
+        self.run.timeline.add("probes_start", f"every {interval:g} ms in both directions")
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -286,6 +313,27 @@ class RedundantSet:
             node: sorted(self.before[node] ^ network_state(self.run.network, node)) for node in clean
         }
         self.dropped = self.captures.stop()
+
+    def recording(self) -> SetRecording:
+        """What is to be examined, once everything is stopped."""
+        return SetRecording(
+            options=self.run.options,
+            timeline=self.run.timeline,
+            directory=self.run.report,
+            parameters=self.parameters,
+            keys=self.keys,
+            captures={link: capture.path for link, capture in self.captures.links.items()},
+            logs={identity: member.log() for identity, member in self.members.items()},
+            events=self.mobile_node.events,
+            streams=self.streams,
+            started=self.started,
+            silent=self.silent,
+            stopped=self.stopped,
+            shown=self.shown,
+            left_behind=self.left_behind,
+            exit_status=self.exit_status,
+            dropped=self.dropped,
+        )
 
     def _ask(self, *what: str, of: int | None = None) -> None:
         for identity, member in self.members.items():

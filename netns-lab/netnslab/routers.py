@@ -13,7 +13,7 @@ from .topology import Network
 
 __all__ = ["Advertiser", "radvd_configuration", "start_advertiser"]
 
-READY_LIMIT = 5.0
+READY_LIMIT = 20.0
 
 # RFC 6275 7.5: MinRtrAdvInterval, MaxRtrAdvInterval, MIN_DELAY_BETWEEN_RAS, in seconds.
 MINIMUM_INTERVAL = 0.03

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .pace import HOST, Pace
 from .probes import Phase, Stream
 from .processes import Processes
 from .roles import RoleSpan
@@ -25,13 +26,16 @@ StepListener = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asks of a scenario. `dad`: the home agent probes a home address before it
-    answers. `contexts` counts mobile nodes; `fault` is how the active member goes, "kill" or "links".
+    answers. `contexts` counts mobile nodes; `fault` is how the active member goes, "kill" or "links";
+    `pace` is what the kernel allows.
     """
 
     dataplane: str = "tun"
+    mobile_dataplane: str = "tun"
     dad: bool = False
     contexts: int = 1
     fault: str = "kill"
+    pace: Pace = HOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def begin(record: SetRecord) -> Outcome:
         "contexts": parameters.contexts,
         "hello_interval_ms": parameters.hello_interval_ms,
         "realtime": parameters.realtime,
+        "probe_interval_ms": record.options.pace.probe_interval * 1000,
         "lost_packets": lost(record.streams),
         "lost_packets_by_direction": {each.name: len(each.lost) for each in record.streams},
         "sent_packets": {each.name: len(each.samples) for each in record.streams},

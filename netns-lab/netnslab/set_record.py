@@ -26,8 +26,8 @@ from .packets import (
     write_pcap,
 )
 from .probes import Gap, Stream, longest_gap
-from .redundant_network import FLEET_SPI, member_address
-from .redundant_set import CAPTURED, RedundantSet
+from .redundant_network import FLEET_SPI, member_address, member_name
+from .redundant_set import SetRecording
 from .roles import RoleSpan, role_spans, terms_served
 
 __all__ = ["SetRecord", "lost", "milliseconds", "moving_payload"]
@@ -49,24 +49,23 @@ def moving_payload(packet: bytes) -> bool:
 class SetRecord:
     """The record of one run; captures are read when they are first asked for."""
 
-    def __init__(self, redundant_set: RedundantSet) -> None:
-        self.set = redundant_set
-        self.run = redundant_set.run
-        self.directory = redundant_set.run.report
-        self.timeline = redundant_set.run.timeline
-        self.events = redundant_set.mobile_node.events
-        self.streams = redundant_set.streams
+    def __init__(self, recording: SetRecording) -> None:
+        self.set = recording
+        self.options = recording.options
+        self.directory = recording.directory
+        self.timeline = recording.timeline
+        self.events = recording.events
+        self.streams = recording.streams
         self._tshark = Tshark(self.directory / "wireshark")
-        self._paths = {link: redundant_set.captures.path(link) for link in CAPTURED}
-        self.mobile_spis = {each.spi for each in redundant_set.keys.mobile}
-        self.payload_spis = {each.spi for each in redundant_set.keys.mobile if each.use == _PAYLOAD}
+        self.mobile_spis = {each.spi for each in recording.keys.mobile}
+        self.payload_spis = {each.spi for each in recording.keys.mobile if each.use == _PAYLOAD}
 
     # -- frames ------------------------------------------------------------------------------------
 
     @cached_property
     def frames(self) -> dict[str, list[Captured]]:
         """Every IPv6 frame of every captured link."""
-        return {link: list(read_pcap(path)) for link, path in self._paths.items()}
+        return {link: list(read_pcap(path)) for link, path in self.set.captures.items()}
 
     @cached_property
     def signalling(self) -> list[Frame]:
@@ -78,7 +77,7 @@ class SetRecord:
     @cached_property
     def hellos(self) -> list[HelloSeen]:
         """What the members said about themselves, decrypted by tshark (sync link)."""
-        return self._tshark.hellos(self._paths["sync"])
+        return self._tshark.hellos(self.set.captures["sync"])
 
     def _is_signalling(self, captured: Captured) -> bool:
         if _HOME_AGENT not in (captured.source, captured.destination) or moving_payload(captured.packet):
@@ -99,7 +98,7 @@ class SetRecord:
         """What each member was, and when."""
         spans: list[RoleSpan] = []
         served = terms_served(self.hellos)
-        for identity, member in self.set.members.items():
+        for identity, log in self.set.logs.items():
             ends = [at for stopped, at in self.set.stopped if stopped == identity]
             # That a member follows an active one is in no log, but in what it says.
             following = [
@@ -107,8 +106,10 @@ class SetRecord:
                 for hello in self.hellos
                 if hello.source == member_address(identity) and not hello.active and hello.term in served
             ]
-            samples = [*member.log(), *following]
-            spans += role_spans(member.name, samples, ends, self.timeline.epoch_offset, self.set.silent)
+            samples = [*log, *following]
+            spans += role_spans(
+                member_name(identity), samples, ends, self.timeline.epoch_offset, self.set.silent
+            )
         return spans
 
     def logged(
@@ -116,9 +117,9 @@ class SetRecord:
     ) -> tuple[float, dict[str, Any]] | None:
         """The first event of a name in the logs at or after a time (one member's, or any)."""
         found = []
-        for identity, daemon in self.set.members.items():
+        for identity, log in self.set.logs.items():
             if member in (None, identity):
-                for entry in daemon.log():
+                for entry in log:
                     at = self.monotonic(entry["time"])
                     if entry["event"] == name and at >= after:
                         found.append((at, entry))
@@ -126,7 +127,7 @@ class SetRecord:
 
     def reuse(self) -> dict[str, Reuse]:
         """What the home agent address used twice on the home link, and the members on theirs."""
-        members = [address(member_address(identity)) for identity in self.set.members]
+        members = [address(member_address(identity)) for identity in self.set.logs]
         return {
             "mobile nodes": reuse(self.frames["home"], _HOME_AGENT),
             "members": reuse(self.frames["sync"], *members),
@@ -185,13 +186,13 @@ class SetRecord:
 
     def acknowledged(self) -> list[dict[str, Any]]:
         """What the mobile node was told is registered, in order."""
-        return self.set.acknowledged()
+        return [event for event in self.events if event["event"] == "binding_acknowledged"]
 
     def answered_by(self, acknowledgement: dict[str, Any]) -> str | None:
         """Which member sent an acknowledgement that the mobile node got: the last one on the home link before
         it arrived.
         """
-        names = {self.mac(identity): member.name for identity, member in self.set.members.items()}
+        names = {self.mac(identity): member_name(identity) for identity in self.set.logs}
         found = None
         for each in self.frames["home"]:
             if self.monotonic(each.time) > acknowledgement["monotonic"]:

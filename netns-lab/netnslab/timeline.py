@@ -42,10 +42,18 @@ class Timeline:
         `live`.
         """
         mark = Mark(time.monotonic() if at is None else at, source, name, detail)
+        self.take(mark, live=live)
+        return mark
+
+    def take(self, mark: Mark, *, live: bool = True) -> None:
+        """Note a mark that was made elsewhere; tell the listener if `live`."""
         self.marks.append(mark)
         if live:
             self.listener(mark)
-        return mark
+
+    def forget_listener(self) -> None:
+        """Tell nobody any more, so that it can go to another process."""
+        self.listener = _nobody
 
     def in_order(self) -> list[Mark]:
         """All marks by time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from netnslab.main import Interrupted, run_scenario
+from netnslab.main import run_scenario
+from netnslab.performance import Interrupted
 from netnslab.processes import ProcessFailed
 from netnslab.scenario import Options, Outcome, Run, Scenario
 from netnslab.topology import NAMESPACE_DIRECTORY, Attachment, CommandFailed, Network, Node, Topology
@@ -169,13 +171,31 @@ def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
     assert not [pid for pid in pids if alive(pid)]
 
 
-def test_a_dataplane_that_is_not_there_is_refused_in_one_line() -> None:
-    done = subprocess.run(
-        [LAB, "handover", "--dataplane", "kernel"], capture_output=True, text=True, check=False
-    )
+def test_namespaces_of_another_kernel_cannot_be_kept() -> None:
+    done = subprocess.run([LAB, "handover", "--uml", "--keep"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "kernel" in done.stderr
+    assert done.stderr == "netns-lab: --keep: User-Mode Linux ends with the scenario\n"
+
+
+@pytest.mark.kernel
+def test_terminated_run_in_another_kernel_leaves_nothing(tmp_path: Path) -> None:
+    argv: list[str | Path] = [LAB, "handover", "--uml"]
+    argv += ["--json", tmp_path / "r.json", "--report", tmp_path / "report"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "network up" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, said_at_the_end = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert said_at_the_end == "netns-lab: SIGINT; everything was cleaned up\n"
+    assert json.loads((tmp_path / "r.json").read_text())["error"] == "interrupted by SIGINT"
+    assert (tmp_path / "report" / "index.html").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"r.json", "report"}
 
 
 def test_list() -> None:

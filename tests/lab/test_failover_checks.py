@@ -49,7 +49,7 @@ class Record:
         message = MobilityMessage(6, 7, 1, 0, True)
         self.signalling = [Frame(0.0, (), False, None, None, 0x2001, True, message)]
         self.mobile_spis = SPIS
-        self.run = SimpleNamespace(options=Options())
+        self.options = Options()
 
     def finish(self) -> Record:
         self.streams = (stream("cn_to_mn", self.restored), stream("mn_to_cn", self.restored))

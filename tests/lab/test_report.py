@@ -85,8 +85,7 @@ def test_json(tmp_path: Path) -> None:
 
 def test_terminal_shows_timeline_and_checks() -> None:
     screen = io.StringIO()
-    with Display(Console(file=screen, width=100), SCENARIO) as display:
-        display.zero = 100.0
+    with Display(Console(file=screen, width=100), SCENARIO, timeline()) as display:
         display.step("one")
         display.mark(timeline().in_order()[0])
     display.finish(outcome().checks, {"json": "somewhere/run.json"})

@@ -85,7 +85,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.silence()
     shared.finish()
-    return partial(examine, SetRecord(shared), cut, healed, active)
+    return partial(examine, SetRecord(shared.recording()), cut, healed, active)
 
 
 def examine(record: SetRecord, cut: float, healed: float, active: int) -> Outcome:

@@ -141,7 +141,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
         shared.silence()
     shared.finish()
     story = Failover(fault, last, refresh, healed, new_active=standby)
-    return partial(examine, SetRecord(shared), story, member_name(standby))
+    return partial(examine, SetRecord(shared.recording()), story, member_name(standby))
 
 
 FAILOVER = Scenario(

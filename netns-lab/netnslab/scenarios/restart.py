@@ -20,7 +20,6 @@ __all__ = ["RESTART", "Restart", "examine"]
 LEAST_CONTEXTS = 101
 DWELL = 0.7
 EDGE = 0.05
-OUTAGE_LIMIT_MS = 60.0
 # Member and signal; who is active follows from it.
 PLAN = ((1, "SIGTERM"), (2, "SIGTERM"), (1, "SIGKILL"), (2, "SIGKILL"), (2, "SIGTERM"), (2, "SIGKILL"))
 
@@ -99,14 +98,14 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.silence()
     shared.finish()
-    return partial(examine, SetRecord(shared), restarts)
+    return partial(examine, SetRecord(shared.recording()), restarts)
 
 
 def examine(record: SetRecord, restarts: list[Restart]) -> Outcome:
     """Figures, checks, and what the report draws."""
     outcome = begin(record)
     rows, checks = [], []
-    contexts = record.set.parameters.contexts
+    contexts, limit = record.set.parameters.contexts, record.options.pace.outage_limit_ms
     for each in restarts:
         _, gap = record.longest_gap(each.down - EDGE, each.gone + DWELL)
         _, later = record.longest_gap(each.back - DWELL / 2, each.synchronized + DWELL)
@@ -131,9 +130,9 @@ def examine(record: SetRecord, restarts: list[Restart]) -> Outcome:
         checks += [
             Check(
                 f"{each.name}: outage, ms",
-                gap.length * 1000 <= OUTAGE_LIMIT_MS,
+                gap.length * 1000 <= limit,
                 milliseconds(gap.length),
-                f"at most {OUTAGE_LIMIT_MS:g}",
+                f"at most {limit:g}",
             ),
             *([Check(f"{each.name}: packets lost", not sum(missing), sum(missing), 0)] if planned else []),
             Check(

@@ -103,7 +103,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.silence()
     shared.finish()
-    return partial(examine, SetRecord(shared), (cut, healed), (there, back))
+    return partial(examine, SetRecord(shared.recording()), (cut, healed), (there, back))
 
 
 def examine(

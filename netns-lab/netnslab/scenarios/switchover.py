@@ -17,8 +17,6 @@ __all__ = ["SWITCHOVER", "examine"]
 
 DWELL = 1.5
 EDGE = 0.05
-# Nothing is lost, but what is under way meanwhile may be late.
-LATE_LIMIT_MS = 60.0
 
 STEPS = (
     "network, captures, routers",
@@ -62,13 +60,15 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.silence()
     shared.finish()
-    return partial(examine, SetRecord(shared), there, back)
+    return partial(examine, SetRecord(shared.recording()), there, back)
 
 
 def examine(record: SetRecord, there: Took, back: Took) -> Outcome:
     """Figures, checks, and what the report draws."""
     outcome = begin(record)
     figures: dict[str, Any] = {}
+    # Nothing is lost, but what is under way meanwhile may be late.
+    limit = record.options.pace.outage_limit_ms
     checks = []
     for name, took, member in (("switchover", there, 2), ("switchback", back, 1)):
         _, gap = record.longest_gap(took.start, took.end + EDGE)
@@ -82,9 +82,9 @@ def examine(record: SetRecord, there: Took, back: Took) -> Outcome:
         checks.append(
             Check(
                 f"{name}: longest gap, ms",
-                late <= LATE_LIMIT_MS,
+                late <= limit,
                 round(late, 3),
-                f"at most {LATE_LIMIT_MS:g}",
+                f"at most {limit:g}",
             )
         )
     every, unasked = lost(record.streams), len(record.unasked(there.start))
