@@ -35,6 +35,7 @@ from .window import queue
 __all__ = ["answer", "conclude", "request"]
 
 _FOREVER = 0xFFFFFFFF
+_FAILED = "authentication_failed"
 
 
 def _octets(ike_sa: IkeSa, body: bytes, *, of_initiator: bool) -> bytes:
@@ -128,8 +129,9 @@ def answer(turn: Turn, ike_sa: IkeSa, contents: Contents) -> list[Payload]:
             raise Refused("unknown_identity")
         _verify(turn, peer, ike_sa, body, contents)
     except Refused as refused:
-        turn.counters[refused.reason] += 1
-        turn.notice("authentication_failed", ike_sa, reason=refused.reason, identity=str(Identity(*identity)))
+        if refused.reason != _FAILED:
+            turn.counters[refused.reason] += 1
+        turn.notice(_FAILED, ike_sa, reason=refused.reason, identity=str(Identity(*identity)))
         raise Rejection(Notification.AUTHENTICATION_FAILED) from None
     if turn.endpoints is not None:
         # 2.23: it may have gone to port 4500 with this request.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from hypothesis import strategies as st
 
 from mip6ha.ipsec.ike.message import Payload
@@ -9,6 +12,20 @@ from mip6ha.ipsec.ike.numbers import PayloadKind
 from mip6ha.ipsec.ike.payloads import Authentication, Certificate, Configuration, Delete, KeyPayload, Notify
 from mip6ha.ipsec.ike.proposals import Proposal, Transform
 from mip6ha.ipsec.ike.selectors import TrafficSelector
+from mip6ha.wire import Malformed
+
+T = TypeVar("T")
+
+
+def parses_or_is_malformed(parse: Callable[[bytes], T], octets: bytes) -> T | None:
+    """What ``parse`` makes of ``octets``; ``None`` where it says at which of them it gave up."""
+    try:
+        return parse(octets)
+    except Malformed as error:
+        if not 0 <= error.offset <= len(octets):
+            raise AssertionError(f"{error} of {len(octets)}") from error
+        return None
+
 
 U8, U16 = st.integers(0, 0xFF), st.integers(0, 0xFFFF)
 OCTETS = st.binary(max_size=60)

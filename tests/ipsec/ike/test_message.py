@@ -31,7 +31,7 @@ from mip6ha.ipsec.ike.transforms import ENCRYPTIONS, GROUPS, INTEGRITIES, PRFS, 
 from mip6ha.wire import Malformed, Refused
 
 from ...octets import fault, mutations
-from .strategies import PAYLOADS, U8
+from .strategies import PAYLOADS, U8, parses_or_is_malformed
 
 HEADERS = st.builds(
     Header,
@@ -89,26 +89,20 @@ def test_nothing_changed_on_the_way_is_opened(suite: Suite) -> None:
         octets = bytearray(sealed)
         octets[at] ^= 1
         try:
-            header, first = parse_header(bytes(octets))
+            _, first = parse_header(bytes(octets))
             encrypted = parse_chain(bytes(octets), HEADER_SIZE, first).encrypted
         except Malformed:
             continue
         if encrypted is None:
             continue
+        opening = open_encrypted if encrypted.kind == 46 else open_fragment
         with pytest.raises(Refused):
-            if encrypted.kind == 46:
-                open_encrypted(bytes(octets), encrypted, protection(suite))
-            else:
-                open_fragment(bytes(octets), encrypted, protection(suite))
+            opening(bytes(octets), encrypted, protection(suite))
 
 
 @given(st.binary(max_size=120))
 def test_arbitrary_octets(octets: bytes) -> None:
-    try:
-        _, first = parse_header(octets)
-        parse_chain(octets, HEADER_SIZE, first)
-    except Malformed as error:
-        assert 0 <= error.offset <= len(octets)
+    parses_or_is_malformed(lambda data: parse_chain(data, HEADER_SIZE, parse_header(data)[1]), octets)
 
 
 @settings(max_examples=40)
@@ -117,12 +111,8 @@ def test_mutated_chains(payloads: tuple[Payload, ...], seed: int) -> None:
     octets = build_payloads(payloads)
     first = payloads[0].kind if payloads else 0
     for data in mutations(octets, random.Random(seed).random, 20):
-        try:
-            chain = parse_chain(data, 0, first)
-        except Malformed as error:
-            assert 0 <= error.offset <= len(data)
-        else:
-            assert sum(4 + len(each.body) for each in chain.payloads) <= len(data)
+        chain = parses_or_is_malformed(lambda octets: parse_chain(octets, 0, first), data)
+        assert chain is None or sum(4 + len(each.body) for each in chain.payloads) <= len(data)
 
 
 def test_what_is_wrong_is_said() -> None:
