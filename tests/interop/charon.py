@@ -75,7 +75,7 @@ class Charon:
         }
         configuration = directory / "strongswan.conf"
         configuration.write_text(text({"charon-systemd": daemon}))
-        self._process = namespace.start(
+        self.process = namespace.start(
             DAEMON,
             output=directory / "output",
             environment={"STRONGSWAN_CONF": str(configuration)},
@@ -83,12 +83,12 @@ class Charon:
         eventually(self._is_there)
 
     def _is_there(self) -> bool:
-        assert self._process.poll() is None, (self._directory / "output").read_text()
+        assert self.process.poll() is None, (self._directory / "output").read_text()
         return (self._directory / "vici").exists()
 
     def stop(self) -> int:
         """End it cleanly: it deletes its IKE SAs first. Its exit status."""
-        return stop(self._process)
+        return stop(self.process)
 
     def load(
         self,

@@ -112,7 +112,12 @@ class Talk:
         own: str = "ours",
         **more: object,
     ) -> None:
-        """Let charon be ``who``.example; ``esp`` ``None`` is without a child."""
+        """Let charon be ``who``.example; ``esp`` ``None`` is without a child.
+
+        Nothing is left of what a test before did not end.
+        """
+        for left in self.charon.associations():
+            self.charon.control("--terminate", "--ike-id", left, "--force", check=False)
         owners, authority = self.credentials.owners, self.credentials.authority
         kind = "pubkey" if who in owners else "psk"
         children = {

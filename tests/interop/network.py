@@ -169,6 +169,18 @@ class Network:
             raise
         return self
 
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """What either end sends meanwhile goes to nobody's link-layer address."""
+        ends = ((self.ours, THEIRS), (self.theirs, OURS))
+        for namespace, peer in ends:
+            namespace.ip(f"neigh replace {peer} lladdr 02:00:00:00:00:99 dev {LINK} nud permanent")
+        try:
+            yield
+        finally:
+            for namespace, peer in ends:
+                namespace.ip(f"neigh del {peer} dev {LINK}")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

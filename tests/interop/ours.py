@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import signal
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ class Ours:
         keys.touch(mode=0o600)
         keys.write_text(f'[psk]\nsecret = "{SECRET.hex()}"\n')
         self._log = directory / "log"
-        self._process = namespace.start(
+        self.process = namespace.start(
             *(sys.executable, "-m", "mip6ha", "ike", "run", "-c", str(directory / "ike.toml")),
             output=self._log,
             environment={"PYTHONPATH": str(ROOT)},
@@ -36,12 +40,12 @@ class Ours:
         eventually(self._is_ready)
 
     def _is_ready(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text()
+        assert self.process.poll() is None, self._log.read_text()
         return bool(self.events("ready"))
 
     def stop(self) -> int:
         """Its exit status."""
-        return stop(self._process)
+        return stop(self.process)
 
     def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
         """What it has said so far under a name, with these fields."""
@@ -61,6 +65,25 @@ class Ours:
         arguments = dict(zip(("peer", "child"), about, strict=False))
         return control.ask(self.directory / "control", what, arguments)
 
+    def ask_first(self, what: str, *about: str, meanwhile: Callable[[], object]) -> None:
+        """Ask for something that is done before what comes on the wire ``meanwhile`` is looked at."""
+        request = {"command": what, **dict(zip(("peer", "child"), about, strict=False))}
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.directory / "control"))
+            with connection.makefile("rwb") as stream:
+                # Once it has answered, the connection is one that it reads.
+                stream.write(b'{"command": "counters"}\n')
+                stream.flush()
+                stream.readline()
+                self.process.send_signal(signal.SIGSTOP)
+                try:
+                    stream.write(json.dumps(request).encode() + b"\n")
+                    stream.flush()
+                    meanwhile()
+                finally:
+                    self.process.send_signal(signal.SIGCONT)
+                assert json.loads(stream.readline())["ok"]
+
     def ike_sas(self, peer: str) -> list[dict[str, Any]]:
         """The established IKE SAs with a peer."""
         return [each for each in self.ask("sas") if (each["peer"], each["state"]) == (peer, "established")]
@@ -72,10 +95,11 @@ class Ours:
         """Lines for tshark."""
         return (self.directory / "keys" / "ikev2_decryption_table").read_text().splitlines()
 
-    def esp_keys(self) -> dict[str, str]:
-        """Encryption keys by SPI, hexadecimal both."""
-        rows = (line.split('","') for line in (self.directory / "keys" / "esp_sa").read_text().splitlines())
-        return {row[3].removeprefix("0x"): row[5].removeprefix("0x") for row in rows}
+    def esp_keys(self) -> dict[str, tuple[bytes, bytes]]:
+        """Keys for encryption and integrity by SPI in hexadecimal."""
+        lines = (self.directory / "keys" / "esp_sa").read_text().splitlines()
+        rows = [[each.removeprefix("0x") for each in row] for row in csv.reader(lines)]
+        return {row[3]: (bytes.fromhex(row[5]), bytes.fromhex(row[7])) for row in rows}
 
 
 def configuration(address: str, identity: str, *, certificate: bool = False) -> str:
