@@ -12,6 +12,7 @@ from mip6ha.ipsec.ike.identities import Identity
 from mip6ha.ipsec.ike.message import HEADER_SIZE, Payload, build_clear, parse_chain, parse_header
 from mip6ha.ipsec.ike.numbers import Notification, PayloadKind
 from mip6ha.ipsec.ike.parameters import Limits
+from mip6ha.ipsec.ike.payloads import parse_notify
 from mip6ha.ipsec.ike.proposals import esp_offer, ike_offer
 from mip6ha.ipsec.ike.sa import State
 from mip6ha.ipsec.ike.turn import notify
