@@ -19,6 +19,8 @@ from .certificates import PrivateKey, pem, write_key
 from .network import Namespace, eventually, stop
 
 ROOT = Path(__file__).parents[2]
+# Seconds for Python to start, in User-Mode Linux on a busy machine too.
+START = 60.0
 SECRET = b"a secret for two ends"
 
 
@@ -37,7 +39,7 @@ class Ours:
             output=self._log,
             environment={"PYTHONPATH": str(ROOT)},
         )
-        eventually(self._is_ready)
+        eventually(self._is_ready, START)
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self._log.read_text()

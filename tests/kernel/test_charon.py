@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ..interop.charon import Charon, Kernel, Settings
-from ..interop.network import BEHIND_US, OURS, THEIRS, Capture, Network
+from ..interop.network import BEHIND_THEM, BEHIND_US, OURS, THEIRS, Capture, Network, eventually
+from ..interop.ours import SECRET, Ours, configuration, peer
 
 pytestmark = pytest.mark.interop
 SECRETS = {"ike-1": {"secret": '"a secret for two"'}}
@@ -24,14 +25,19 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture(scope="module")
-def pair(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Charon, Charon]]:
-    directory = tmp_path_factory.mktemp("charon")
-    made = (
-        Charon(network.ours, directory / "a", Kernel.NETLINK),
-        Charon(network.theirs, directory / "b", Kernel.NETLINK),
-    )
+def charon(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charon]:
+    made = Charon(network.theirs, tmp_path_factory.mktemp("charon") / "charon", Kernel.NETLINK)
     yield made
-    assert [each.stop() for each in made] == [0, 0]
+    assert made.stop() == 0
+
+
+@pytest.fixture
+def pair(
+    network: Network, charon: Charon, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Charon, Charon]]:
+    made = Charon(network.ours, tmp_path_factory.mktemp("charon") / "charon", Kernel.NETLINK)
+    yield made, charon
+    assert made.stop() == 0
 
 
 def connection(local: str, remote: str, names: tuple[str, str], child: Settings) -> Settings:
@@ -88,3 +94,48 @@ def test_transport_mode_on_a_home_address(
     assert bytes((ESP, 64)) + socket.inet_pton(socket.AF_INET6, BEHIND_US) in octets
     pair[0].control("--terminate", "--ike", "mobile")
     assert not network.theirs.run("ip", "xfrm", "state")
+
+
+@pytest.fixture(scope="module")
+def ours(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
+    text = configuration(OURS, "ha.example")
+    selectors = f'local = ["{OURS}/128[{MOBILITY}]"]\nremote = ["home-address[{MOBILITY}]"]'
+    mobile = peer("mn", THEIRS, child=f'use = "signalling"\n{selectors}')
+    home_addresses = f'home_addresses = ["{BEHIND_THEM}"]\n'
+    text += mobile.replace("[[peer.child]]", f"{home_addresses}[[peer.child]]")
+    made = Ours(network.ours, tmp_path_factory.mktemp("ours"), text)
+    yield made
+    assert made.stop() == 0
+
+
+@pytest.mark.parametrize("we_begin", [False, True])
+def test_transport_mode_with_our_endpoint(
+    ours: Ours, charon: Charon, network: Network, we_begin: bool
+) -> None:
+    """What its kernel has is what we negotiated: a mobile node's signalling, with the keys we derived."""
+    child = {
+        "mode": "transport_proxy",
+        "local_ts": f"{BEHIND_THEM}/128[{MOBILITY}]",
+        "remote_ts": f"{OURS}/128[{MOBILITY}]",
+    }
+    secret = {"ike-1": {"secret": f"0x{SECRET.hex()}"}}
+    charon.load({"mobile": connection(THEIRS, OURS, ("mn.example", "ha.example"), child)}, secret)
+    if we_begin:
+        ours.ask("initiate", "mn")
+        eventually(lambda: ours.ike_sas("mn"))
+    else:
+        charon.initiate(child="signalling")
+    (found,) = ours.ike_sas("mn")[0]["children"]
+    assert (found["mode"], found["remote"]) == ("transport", [f"{BEHIND_THEM}/128[{MOBILITY}]"])
+    states = network.theirs.run("ip", "xfrm", "state").split("\nsrc ")
+    assert len(states) == 2
+    for source, destination, spi in ((BEHIND_THEM, OURS, "spi_in"), (OURS, BEHIND_THEM, "spi_out")):
+        (state,) = (each for each in states if f"{source} dst {destination}" in each)
+        assert f"spi 0x{found[spi]}" in state
+        assert "mode transport" in state
+        assert f"0x{ours.esp_keys()[found[spi]][0].hex()}" in state
+    policies = network.theirs.run("ip", "xfrm", "policy").replace("mobility-header", str(MOBILITY))
+    assert f"src {BEHIND_THEM}/128 dst {OURS}/128 proto {MOBILITY}" in policies
+    ours.ask("delete", "mn")
+    eventually(lambda: not network.theirs.run("ip", "xfrm", "state"))
+    assert not charon.associations()
