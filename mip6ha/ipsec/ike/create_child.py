@@ -81,9 +81,12 @@ def _rekeyed_child(ike_sa: IkeSa, contents: Contents) -> ChildSa | None:
         raise Malformed("notify_spi")
     spi = int.from_bytes(rekey.spi, "big")
     found = next((each for each in ike_sa.children.values() if each.spi_out == spi), None)
-    if found is None:
-        raise Rejection(Notification.CHILD_SA_NOT_FOUND)
     pending = ike_sa.pending
+    if found is None:
+        if pending is not None and pending.task.kind in (TaskKind.CREATE_CHILD, TaskKind.REKEY_CHILD):
+            # It may be the one that the response on its way to us has made.
+            raise Rejection(Notification.TEMPORARY_FAILURE)
+        raise Rejection(Notification.CHILD_SA_NOT_FOUND)
     deleting = pending is not None and pending.task == Task(TaskKind.DELETE_CHILD, spi=found.spi_in)
     if found.replaced or deleting:
         raise Rejection(Notification.TEMPORARY_FAILURE)
@@ -174,6 +177,12 @@ def conclude(turn: Turn, ike_sa: IkeSa, pending: Pending, contents: Contents, pe
         turn.counters[refused.reason] += 1
         turn.notice("child_refused", ike_sa, reason=refused.reason)
         queue(turn, ike_sa, Task(TaskKind.DELETE_CHILD, spi=spi))
+        return
+    if int.from_bytes(agreement.proposal.spi, "big") in pending.gone:
+        turn.counters["child_already_deleted"] += 1
+        if old is not None:
+            # To the peer the old one has been replaced, and what replaced it is not wanted any more.
+            queue(turn, ike_sa, Task(TaskKind.DELETE_CHILD, spi=old.spi_in))
         return
     child = install(
         turn,

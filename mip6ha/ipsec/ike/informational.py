@@ -96,7 +96,10 @@ def _deleted(turn: Turn, ike_sa: IkeSa, contents: Contents) -> list[Payload]:
             turn.closing = "rekeyed" if ike_sa.state is State.REKEYED else "deleted_by_peer"
         elif delete.protocol == Protocol.ESP:
             wanted = {int.from_bytes(each, "big") for each in delete.spis}
-            gone += [each for each in ike_sa.children.values() if each.spi_out in wanted]
+            found = [each for each in ike_sa.children.values() if each.spi_out in wanted]
+            gone += found
+            if pending is not None:
+                pending.gone += tuple(sorted(wanted - {each.spi_out for each in found}))
     answered = []
     for child in gone:
         # 2.25.1: who asks for the same at the same time has said it already.

@@ -101,6 +101,8 @@ class Pending(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     group: int = 0
     spi: bytes = b""
     rival: Rival | None = None
+    gone: tuple[int, ...] = ()
+    """SPIs of the peer that it deleted before its response, which made them, came here."""
 
     def __repr__(self) -> str:
         return f"<Pending {self.task.kind} {self.message_id}>"

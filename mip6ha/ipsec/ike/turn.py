@@ -241,7 +241,9 @@ class Turn:
         """The state is another one; it stands before the datagram that says so."""
         ike_sa.generation += 1
         self.register.touched.add(ike_sa.spi)
-        self.effects.append(Changed(ike_sa))
+        last = self.effects[-1] if self.effects else None
+        if not (isinstance(last, Changed) and last.ike_sa is ike_sa):
+            self.effects.append(Changed(ike_sa))
 
     def remove_child(self, ike_sa: IkeSa, child: ChildSa) -> None:
         """A child is gone."""
