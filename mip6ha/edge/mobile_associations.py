@@ -35,6 +35,9 @@ __all__ = ["KernelAssociations", "remove_own"]
 _MOBILITY, _ICMPV6, _ESP = 135, socket.IPPROTO_ICMPV6, socket.IPPROTO_ESP
 _HOME_ADDRESS_OPTION, _TYPE_2_ROUTING = socket.IPPROTO_DSTOPTS, socket.IPPROTO_ROUTING
 _UPDATE, _SOLICITATION, _ADVERTISEMENT = 5, 146, 147
+# Behind an extension header the kernel (6.1) takes an ICMPv6 message's type from that header's first octet,
+# which is the number of what follows. No ICMPv6 type has this number.
+_BEHIND_A_HEADER = _ICMPV6
 
 # What is ours is known again by its reqid ("mn" and a number), and a policy that only allows by its priority.
 _REQIDS = range(0x6D6E0000, 0x6D6E0100)
@@ -42,9 +45,13 @@ _HEADERS = _REQIDS[0]
 _SIGNALLING_PRIORITY, _ALLOW_PRIORITY, _PAYLOAD_PRIORITY = 13600, 13620, 13640
 _HEADER_PRIORITY = 13600
 _ORDER = {use: rank for rank, use in enumerate(Use)}
+_PolicyKey = tuple[Selector, Direction, PolicyType]
 
 
 def _reqid(use: Use, *, to_home_agent: bool) -> int:
+    # At home the kernel does not see which Mobility Header it is, so that any SA for them must do.
+    if use is Use.BINDING and not to_home_agent:
+        use = Use.SIGNALLING
     return _HEADERS + 1 + 2 * _ORDER[use] + to_home_agent
 
 
@@ -67,8 +74,9 @@ def remove_own(counters: Counter[str]) -> None:
         kernel.carry_out(policies + states)
     finally:
         kernel.close()
-    counters["leftover_policies_removed"] += len(policies)
-    counters["leftover_states_removed"] += len(states)
+    for name, removed in (("policies", policies), ("states", states)):
+        if removed:
+            counters[f"leftover_{name}_removed"] += len(removed)
 
 
 @dataclass(slots=True)
@@ -111,7 +119,8 @@ class KernelAssociations:
         self._networks = ((parameters.home_address, 128), *parameters.prefixes)
         self._reserve = reserve
         self._counters = counters
-        self._away = False
+        self._care_of_address: bytes | None = None
+        self._policies: dict[_PolicyKey, Policy] = {}
         self._associations = [self._association(given) for given in parameters.associations]
         self._floor = parameters.sequence_floor
         try:
@@ -135,16 +144,14 @@ class KernelAssociations:
         )
         return _Association(given, state)
 
-    # What is always there.
-
     def open(self) -> None:
         """Protect signalling, from now on; raises :class:`Unusable`."""
         for each in self._associations:
             each.start = each.limit = self._floor
-        transport = [each for each in self._associations if not each.tunnel]
-        requests = [request for each in transport for request in self._install(each)]
-        requests += map(xfrm.update_policy, self._signalling())
-        for failure in self._kernel.carry_out(requests):
+        requests = [
+            request for each in self._associations if not each.tunnel for request in self._install(each)
+        ]
+        for failure in self._kernel.carry_out([*requests, *self._policy_changes(None)]):
             raise Unusable(f"kernel dataplane: states or policies: {failure}")
 
     def close(self) -> None:
@@ -153,53 +160,13 @@ class KernelAssociations:
         self._kernel.close()
         self.events.close()
 
-    def _signalling(self) -> list[Policy]:
-        """ESP for messages, and what payload's policies must not take."""
-        found = []
-        for use, outbound in dict.fromkeys(
-            (each.parameters.use, each.outbound) for each in self._associations if not each.tunnel
-        ):
-            wanted = uses.selector(use, to_home_agent=outbound)
-            found.append(
-                Policy(
-                    self._between(outbound=outbound, protocol=wanted.protocol or 0, kind=wanted.type),
-                    Direction.OUT if outbound else Direction.IN,
-                    _SIGNALLING_PRIORITY + _ORDER[use],
-                    templates=(Template(_ESP, Mode.TRANSPORT, _reqid(use, to_home_agent=outbound)),),
-                )
-            )
-        if any(each.tunnel for each in self._associations):
-            # A policy is known by selector and direction: one more would take the place of the first.
-            taken = {(policy.selector, policy.direction) for policy in found}
-            found += [each for each in self._allowed() if (each.selector, each.direction) not in taken]
-        return found
-
-    def _allowed(self) -> list[Policy]:
-        wanted = [
-            (self._between(outbound=outbound, protocol=protocol, kind=kind), direction)
-            for outbound, direction in ((True, Direction.OUT), (False, Direction.IN))
-            for protocol, kind in (
-                (_MOBILITY, None),
-                (_ICMPV6, _SOLICITATION if outbound else _ADVERTISEMENT),
-            )
-        ]
-        wanted += [
-            (Selector(*source, *destination), direction)
-            for source in self._networks
-            for destination in self._networks
-            for direction in Direction
-        ]
-        return [Policy(selector, direction, _ALLOW_PRIORITY) for selector, direction in wanted]
-
-    def _between(self, *, outbound: bool, protocol: int, kind: int | None = None) -> Selector:
-        ends = (self._home_address, self._home_agent)
-        return Selector.between(*(ends if outbound else ends[::-1]), protocol, kind)
-
     # Where the mobile node is.
 
     def away(self, care_of_address: bytes) -> None:
         """Messages go from ``care_of_address`` and come to it; so does payload in tunnel mode."""
-        requests = self._headers(care_of_address)
+        states = self._header_states(care_of_address)
+        change = xfrm.install if self._care_of_address is None else xfrm.update
+        requests = [change(state) for state in states]
         moved = [each for each in self._associations if each.tunnel]
         requests += self._take_out(moved)
         for each in moved:
@@ -207,38 +174,29 @@ class KernelAssociations:
             source, destination = ends if each.outbound else ends[::-1]
             each.state = replace(each.state, source=source, destination=destination)
             requests += self._install(each)
-        requests += [xfrm.update_policy(policy) for policy in self._payload(care_of_address, outbound=False)]
-        self._away = True
-        self._change(requests)
+        self._change(requests + self._policy_changes(care_of_address))
+        self._care_of_address = care_of_address
 
     def home(self) -> None:
         """Messages go as they are, and so does payload."""
-        if not self._away:
+        if self._care_of_address is None:
             return
-        self._away = False
-        requests = [xfrm.remove_policy(policy) for policy in self._header_policies()]
-        requests += [xfrm.remove_policy(policy) for policy in self._payload(UNSPECIFIED, outbound=False)]
-        requests += [xfrm.remove(state.id) for state in self._header_states(UNSPECIFIED)]
+        requests = self._policy_changes(None)
+        requests += [xfrm.remove(state.id) for state in self._header_states(self._care_of_address)]
         requests += self._take_out([each for each in self._associations if each.tunnel])
         self._change(requests)
+        self._care_of_address = None
 
     def set_tunnel(self, care_of_address: bytes) -> None:
         """Let applications' packets out, in tunnel mode where there are SAs for it."""
-        self._change([xfrm.update_policy(policy) for policy in self._payload(care_of_address, outbound=True)])
+        self._change(self._policy_changes(care_of_address, tunnel=True))
 
     def remove_tunnel(self) -> None:
         """Undo :meth:`set_tunnel`."""
-        self._change([xfrm.remove_policy(policy) for policy in self._payload(UNSPECIFIED, outbound=True)])
+        self._change(self._policy_changes(self._care_of_address))
 
-    def _headers(self, care_of_address: bytes) -> list[Request]:
-        states = self._header_states(care_of_address)
-        if self._away:
-            return [xfrm.update(state) for state in states]
-        requests = [xfrm.install(state) for state in states]
-        return requests + [xfrm.update_policy(policy) for policy in self._header_policies()]
-
-    def _header_states(self, care_of_address: bytes) -> tuple[State, State]:
-        return tuple(  # type: ignore[return-value]
+    def _header_states(self, care_of_address: bytes) -> list[State]:
+        return [
             State(
                 selector.source,
                 selector.destination,
@@ -249,12 +207,56 @@ class KernelAssociations:
                 care_of_address=care_of_address,
             )
             for selector, protocol in (
-                (self._between(outbound=True, protocol=0), _HOME_ADDRESS_OPTION),
-                (self._between(outbound=False, protocol=0), _TYPE_2_ROUTING),
+                (self._between(outbound=True), _HOME_ADDRESS_OPTION),
+                (self._between(outbound=False), _TYPE_2_ROUTING),
             )
-        )
+        ]
 
-    def _header_policies(self) -> list[Policy]:
+    # Policies.
+
+    def _policy_changes(self, care_of_address: bytes | None, *, tunnel: bool = False) -> list[Request]:
+        """What makes the installed policies those of a place."""
+        wanted = self._signalling(away=care_of_address is not None)
+        if care_of_address is not None:
+            wanted += self._headers() + self._payload(care_of_address, outbound=False)
+            if tunnel:
+                wanted += self._payload(care_of_address, outbound=True)
+        if any(each.tunnel for each in self._associations):
+            wanted += self._exceptions()
+        before, self._policies = self._policies, {}
+        for policy in wanted:
+            # The first one counts: another of the same key would take its place in the kernel.
+            self._policies.setdefault((policy.selector, policy.direction, policy.type), policy)
+        changed = [policy for key, policy in self._policies.items() if before.get(key) != policy]
+        gone = [policy for key, policy in before.items() if key not in self._policies]
+        return [*map(xfrm.update_policy, changed), *map(xfrm.remove_policy, gone)]
+
+    def _signalling(self, *, away: bool) -> list[Policy]:
+        """ESP in transport mode for messages of the kinds that there are SAs for."""
+        found = []
+        for use, outbound in sorted(
+            {(each.parameters.use, each.outbound) for each in self._associations if not each.tunnel},
+            key=lambda pair: (_ORDER[pair[0]], pair[1]),
+        ):
+            wanted = uses.selector(use, to_home_agent=outbound)
+            kinds: list[int | None] = [wanted.type]
+            if not outbound and use is Use.PREFIX:
+                kinds.append(_BEHIND_A_HEADER)
+            if not outbound and use is Use.BINDING and not away:
+                kinds = [None]
+            template = Template(_ESP, Mode.TRANSPORT, _reqid(use, to_home_agent=outbound))
+            found += [
+                Policy(
+                    self._between(outbound=outbound, protocol=wanted.protocol or 0, kind=kind),
+                    Direction.OUT if outbound else Direction.IN,
+                    _SIGNALLING_PRIORITY + _ORDER[use],
+                    templates=(template,),
+                )
+                for kind in kinds
+            ]
+        return found
+
+    def _headers(self) -> list[Policy]:
         """A home address option in what we say (RFC 6275 11.3.1), a routing header in what we hear."""
         return [
             Policy(
@@ -269,26 +271,52 @@ class KernelAssociations:
                 (Direction.OUT, _HOME_ADDRESS_OPTION, _ICMPV6, _SOLICITATION),
                 (Direction.IN, _TYPE_2_ROUTING, _MOBILITY, None),
                 (Direction.IN, _TYPE_2_ROUTING, _ICMPV6, _ADVERTISEMENT),
+                (Direction.IN, _TYPE_2_ROUTING, _ICMPV6, _BEHIND_A_HEADER),
             )
         ]
 
     def _payload(self, care_of_address: bytes, *, outbound: bool) -> list[Policy]:
         """Tunnel mode for what leaves our networks, or for what comes to them."""
         ends = (care_of_address, self._home_agent) if outbound else (self._home_agent, care_of_address)
-        found = []
-        for use in dict.fromkeys(
-            each.parameters.use for each in self._associations if each.tunnel and each.outbound is outbound
-        ):
-            wanted = uses.selector(use, to_home_agent=outbound)
-            template = Template(_ESP, Mode.TUNNEL, _reqid(use, to_home_agent=outbound), *ends)
-            for prefix, length in self._networks:
-                here, anywhere = (prefix, length), (UNSPECIFIED, 0)
-                source, destination = (here, anywhere) if outbound else (anywhere, here)
-                selector = Selector(*source, *destination, wanted.protocol or 0, wanted.type)
-                for direction in (Direction.OUT,) if outbound else (Direction.IN, Direction.FORWARD):
-                    priority = _PAYLOAD_PRIORITY + _ORDER[use]
-                    found.append(Policy(selector, direction, priority, templates=(template,)))
-        return found
+        directions = (Direction.OUT,) if outbound else (Direction.IN, Direction.FORWARD)
+        template = Template(_ESP, Mode.TUNNEL, _reqid(Use.PAYLOAD, to_home_agent=outbound), *ends)
+        if not any(each.tunnel and each.outbound is outbound for each in self._associations):
+            return []
+        anywhere = (UNSPECIFIED, 0)
+        return [
+            Policy(
+                Selector(*here, *anywhere) if outbound else Selector(*anywhere, *here),
+                direction,
+                _PAYLOAD_PRIORITY,
+                templates=(template,),
+            )
+            for here in self._networks
+            for direction in directions
+        ]
+
+    def _exceptions(self) -> list[Policy]:
+        """What is no payload, though it would be taken for it: messages, and what stays here."""
+        wanted = [
+            (self._between(outbound=outbound, protocol=protocol, kind=kind), direction)
+            for outbound, direction, protocol, kind in (
+                (True, Direction.OUT, _MOBILITY, None),
+                (True, Direction.OUT, _ICMPV6, _SOLICITATION),
+                (False, Direction.IN, _MOBILITY, None),
+                (False, Direction.IN, _ICMPV6, _ADVERTISEMENT),
+                (False, Direction.IN, _ICMPV6, _BEHIND_A_HEADER),
+            )
+        ]
+        wanted += [
+            (Selector(*source, *destination), direction)
+            for source in self._networks
+            for destination in self._networks
+            for direction in Direction
+        ]
+        return [Policy(selector, direction, _ALLOW_PRIORITY) for selector, direction in wanted]
+
+    def _between(self, *, outbound: bool, protocol: int = 0, kind: int | None = None) -> Selector:
+        ends = (self._home_address, self._home_agent)
+        return Selector.between(*(ends if outbound else ends[::-1]), protocol, kind)
 
     # Numbers.
 

@@ -63,6 +63,10 @@ class MessageSocket:
             octets = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
             made.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, octets)
 
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self.socket.fileno()
+
     def send(self, octets: bytes, source: bytes, destination: bytes) -> None:
         """Send a message; raises ``OSError``."""
         where = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, source + _ANY_INTERFACE)
@@ -111,7 +115,7 @@ class KernelDataplane(MobileDataplane):
         """Read the sockets, and what the kernel says about states."""
         reactor = self._given.reactor
         for each in self._sockets.values():
-            self._read(SocketReader(each.socket, each.ready, reactor), self._undo)
+            self._read(SocketReader(each, each.ready, reactor), self._undo)
         events = self._associations.events
         self._read(SocketReader(events, self._associations.read_events, reactor), self._undo)
 

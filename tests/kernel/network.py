@@ -132,8 +132,12 @@ class Wire:
             (Path("/proc/sys/net/ipv6") / name).write_text(value)
 
     def is_quiet(self) -> bool:
-        """Whether nothing more comes."""
-        return quiet(self._socket)
+        """Whether nothing more comes but what the kernel has to say to every neighbour."""
+        while not quiet(self._socket):
+            if self._socket.recv(1 << 16, socket.MSG_PEEK)[24] != _MULTICAST:
+                return False
+            self._socket.recv(1 << 16)
+        return True
 
     def _count(self) -> dict[str, int]:
         # Of the thread's network namespace.

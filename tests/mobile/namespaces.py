@@ -108,15 +108,13 @@ class World:
         self.directory = directory
         prefix = f"mn{os.getpid()}"
         self.router, self.agent, self.mobile = (f"{prefix}-{name}" for name in ("router", "agent", "mobile"))
+        self._namespaces: list[str] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._advertisers: list[Advertiser] = []
 
     def build(self) -> None:
         for namespace in (self.router, self.agent, self.mobile):
-            command(f"ip netns add {namespace}")
-            command(f"ip -n {namespace} link set lo up")
-            # The tests wait for nobody's link-local address.
-            command(f"ip netns exec {namespace} sysctl -qw net.ipv6.conf.default.accept_dad=0")
+            self._add(namespace)
         command(f"ip netns exec {self.router} sysctl -qw net.ipv6.conf.all.forwarding=1")
         command(f"ip netns exec {self.agent} sysctl -qw net.ipv6.conf.default.accept_ra=0")
         command(f"ip -n {self.router} addr add {CORRESPONDENT}/128 dev lo nodad")
@@ -134,6 +132,19 @@ class World:
         command(f"ip -n {self.agent} addr add 2001:db8:a::fe/64 dev eth0 nodad")
         command(f"ip -n {self.agent} route add default via 2001:db8:a::ff dev eth0")
         command(f"ip -n {self.mobile} link set eth0 up")
+
+    def namespace(self, name: str) -> str:
+        """One more; its full name."""
+        full = f"{self.router.removesuffix('router')}{name}"
+        self._add(full)
+        return full
+
+    def _add(self, namespace: str) -> None:
+        command(f"ip netns add {namespace}")
+        self._namespaces.append(namespace)
+        command(f"ip -n {namespace} link set lo up")
+        # The tests wait for nobody's link-local address.
+        command(f"ip netns exec {namespace} sysctl -qw net.ipv6.conf.default.accept_dad=0")
 
     def plug(self, link: str) -> None:
         """Move the mobile node's cable."""
@@ -172,7 +183,7 @@ class World:
                 process.wait()
         for advertiser in self._advertisers:
             advertiser.close()
-        for namespace in (self.router, self.agent, self.mobile):
+        for namespace in self._namespaces:
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
 

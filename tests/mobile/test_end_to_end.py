@@ -4,122 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
-import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from .namespaces import CORRESPONDENT, HOME_ADDRESS, HOME_AGENT, World, command, eventually, inside, world
+from .namespaces import HOME_ADDRESS, HOME_AGENT, World, command, eventually, world
+from .programs import Talk, configure, happens, start, start_home_agent
 
 pytestmark = pytest.mark.netns
 
-_KEY = "0f0e0d0c0b0a09080706050403020100a0a1a2a3"
-
-
-def associations(*, at_mobile_node: bool, payload: bool) -> str:
-    tables = []
-    for use, spi in (("signalling", 0x1000), *((("payload", 0x2000),) if payload else ())):
-        for offset, towards_agent in ((0, True), (1, False)):
-            direction = "out" if towards_agent == at_mobile_node else "in"
-            tables.append(
-                f'[[mobile_node.sa]]\nuse = "{use}"\ndirection = "{direction}"\nspi = {spi + offset}\n'
-                f'encryption = "aes-gcm-16"\nencryption_key = "{spi + offset:04x}{_KEY[4:]}"\n'
-            )
-    return "".join(tables)
-
-
-def configure(
-    place: World, *, payload: bool = False, dad: bool = False, mobile_node: str = "", prefixes: str = ""
-) -> None:
-    directory = place.directory
-    networks = f"mobile_network_prefixes = [{prefixes}]\n"
-    for name in ("ha.toml", "mn.toml"):
-        (directory / name).touch(0o600)
-    (directory / "ha.toml").write_text(
-        f'[home_agent]\naddress = "{HOME_AGENT}"\nhome_link = "eth0"\nhome_prefixes = ["2001:db8:a::/64"]\n'
-        f'tun_name = "ha0"\nduplicate_address_detection = false\ncontrol_socket = "{directory}/ha.sock"\n'
-        f'state_dir = "{directory}/ha-state"\n[[mobile_node]]\nname = "mn"\nhome_address = "{HOME_ADDRESS}"\n'
-        + networks
-        + associations(at_mobile_node=False, payload=payload)
-    )
-    (directory / "mn.toml").write_text(
-        f'[mobile_node]\nhome_address = "{HOME_ADDRESS}"\nhome_agent = "{HOME_AGENT}"\ninterface = "eth0"\n'
-        f'tun_name = "mn0"\nstate_dir = "{directory}/mn-state"\nevents = "{directory}/events.jsonl"\n'
-        f"care_of_dad = {str(dad).lower()}\n"
-        + mobile_node
-        + networks
-        + associations(at_mobile_node=True, payload=payload)
-    )
-
-
-def start(place: World) -> subprocess.Popen[bytes]:
-    return place.start(place.mobile, "-m", "mip6ha.mobile_cli", "run", "-c", f"{place.directory}/mn.toml")
-
-
-def start_home_agent(place: World) -> None:
-    place.start(place.agent, "-m", "mip6ha", "run", "-c", f"{place.directory}/ha.toml")
-    eventually((place.directory / "ha.sock").exists)
-
-
-def happens(place: World, name: str, after: int) -> int:
-    """Wait for an event of that name behind the first ``after``; how many events there were with it."""
-
-    def happened() -> int | None:
-        for position, event in enumerate(place.events()):
-            if position >= after and event["event"] == name:
-                return position + 1
-        return None
-
-    return eventually(happened)
-
-
-class Talk:
-    """An echo server at the correspondent, a client at the home address."""
-
-    def __init__(self, place: World, source: str = "::") -> None:
-        self._server = inside(place.router, lambda: self._bound(CORRESPONDENT, 7))
-        self.client = inside(place.mobile, lambda: self._bound(source, 0))
-        self._thread = threading.Thread(target=self._echo, daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def _bound(host: str, port: int) -> socket.socket:
-        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        made.bind((host, port))
-        made.settimeout(0.2)
-        return made
-
-    def _echo(self) -> None:
-        while True:
-            try:
-                data, sender = self._server.recvfrom(2048)
-                self._server.sendto(data + b" from " + sender[0].encode(), sender)
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-
-    def works(self, data: bytes = b"hello") -> bytes | None:
-        """One exchange; what the correspondent saw."""
-        self.client.sendto(data, (CORRESPONDENT, 7))
-        try:
-            return self.client.recv(2048)
-        except TimeoutError:
-            return None
-
-    def close(self) -> None:
-        self._server.close()
-        self._thread.join(2)
-        self.client.close()
+_SECRET = "0f0e0d0c0b0a09080706050403020100a0a1a2a3"
 
 
 @pytest.mark.parametrize("payload", [False, True], ids=["plain-tunnel", "esp-tunnel"])
 def test_away_and_home_again(tmp_path: Path, payload: bool) -> None:
     with world(tmp_path) as place:
-        configure(place, payload=payload)
+        configure(place, uses=("signalling", "payload") if payload else ("signalling",))
         start_home_agent(place)
         talk = Talk(place)
         process = start(place)
@@ -157,7 +58,7 @@ def nothing_is_left(place: World) -> bool:
 
 def test_a_killed_emulator_leaves_what_the_next_one_cleans(tmp_path: Path) -> None:
     with world(tmp_path) as place:
-        configure(place, payload=False)
+        configure(place)
         forwarding = f"ip netns exec {place.mobile} sysctl -n net.ipv6.conf.all.forwarding"
         start_home_agent(place)
         place.plug("one")
@@ -179,7 +80,7 @@ def test_a_killed_emulator_leaves_what_the_next_one_cleans(tmp_path: Path) -> No
 
 def test_a_care_of_address_in_use_is_not_taken(tmp_path: Path) -> None:
     with world(tmp_path) as place:
-        configure(place, payload=False, dad=True)
+        configure(place, mobile_node="care_of_dad = true\n")
         start_home_agent(place)
         start(place)
         happens(place, "started", 0)
@@ -223,7 +124,7 @@ def test_a_stop_deregisters_where_that_is_wanted(tmp_path: Path) -> None:
 def test_many_mobile_nodes(tmp_path: Path) -> None:
     pool = (
         'first_home_address = "2001:db8:a::1:0"\ncount = 300\nfirst_spi = 65536\nencryption = "aes-gcm-16"\n'
-        f'secret = "{_KEY}"\n'
+        f'secret = "{_SECRET}"\n'
     )
     with world(tmp_path) as place:
         for name in ("ha.toml", "load.toml"):

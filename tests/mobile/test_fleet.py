@@ -144,14 +144,14 @@ def test_every_phase_against_a_home_agent(protection: Transform) -> None:
     for phase in (Phase.REGISTER, Phase.REFRESH, Phase.MOVE):
         report = loop.phase(phase)
         assert (report.accepted, report.retransmissions, report.unanswered) == (20, 0, 0)
-        bindings = loop.agent.bindings(loop.now)
+        bindings = list(loop.agent.bindings(loop.now))
         assert len(bindings) == 20
         addresses |= {binding["care_of_address"] for binding in bindings}
     assert len(addresses) == 40
     assert loop.agent.counters["refreshes"] == 20
     assert loop.agent.counters["moves"] == 20
     assert loop.phase(Phase.DEREGISTER).accepted == 20
-    assert not loop.agent.bindings(loop.now)
+    assert not list(loop.agent.bindings(loop.now))
     assert max(loop.outstanding) == 7
 
 

@@ -161,7 +161,7 @@ def test_register_move_and_go_home(uses: tuple[Use, ...], esn: bool) -> None:
     assert world.talks()
     world.plug(HOME_PREFIX, HOME_ROUTER)
     assert "deregistered" in world.events
-    assert not world.agent.bindings(world.now)
+    assert not list(world.agent.bindings(world.now))
     world.plug(FOREIGN_1, ROUTER_1)
     assert world.talks()
     assert ("mobile_prefix_advertisement" in world.events) == (Use.PREFIX in uses)
