@@ -87,7 +87,11 @@ class Wire:
     def probes(self, *links: str, after: float = 0.0) -> list[Frame]:
         """Probes on links, seen after a time."""
         return [
-            f for link in links for f in self.frames[link] if f.udp_port == PROBE_PORT and f.time >= after
+            frame
+            for link in links
+            for frame in self.frames[link]
+            # An ICMPv6 error quotes one.
+            if frame.udp_port == PROBE_PORT and frame.icmp_type is None and frame.time >= after
         ]
 
 

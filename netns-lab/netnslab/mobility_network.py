@@ -103,6 +103,8 @@ def write_mobile_node(
     work: Path,
     associations: Sequence[Association],
     lifetime: int = BINDING_LIFETIME,
+    *,
+    dataplane: str = "tun",
 ) -> tuple[Path, Path]:
     """Write ``mn.toml`` and ``mn.keys``; returns the former and the file that its events go to."""
     events = directory / "mn-events.jsonl"
@@ -111,6 +113,7 @@ def write_mobile_node(
         "home_prefix_length": 64,
         "home_agent": HOME_AGENT,
         "interface": "eth0",
+        "dataplane": dataplane,
         "lifetime": lifetime,
         "care_of_dad": False,
         "state_dir": str(work / "mn-state"),

@@ -226,7 +226,13 @@ def _group_tables(
 
 
 def write_member(
-    directory: Path, work: Path, identity: int, parameters: SetParameters, keys: SetKeys
+    directory: Path,
+    work: Path,
+    identity: int,
+    parameters: SetParameters,
+    keys: SetKeys,
+    *,
+    dataplane: str = "tun",
 ) -> tuple[Path, Path]:
     """Write ``haN.toml`` and ``haN.keys``; returns the former and the control socket that it names."""
     name = member_name(identity)
@@ -235,6 +241,7 @@ def write_member(
         "address": HOME_AGENT,
         "home_link": "eth0",
         "home_prefixes": [HOME_PREFIX],
+        "dataplane": dataplane,
         "duplicate_address_detection": False,
         "max_lifetime": FLEET_LIFETIME,
         "control_socket": str(control_socket),

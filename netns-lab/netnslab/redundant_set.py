@@ -112,10 +112,16 @@ class RedundantSet:
         write_wireshark_directory(run.report / "wireshark", keys.esp_keys(), (HARP_DISSECTOR,))
         members = {}
         for identity in range(1, parameters.members + 1):
-            configuration, control_socket = write_member(run.report, run.work, identity, parameters, keys)
+            configuration, control_socket = write_member(
+                run.report, run.work, identity, parameters, keys, dataplane=run.options.dataplane
+            )
             members[identity] = HomeAgentDaemon(configuration, control_socket, member_name(identity))
         configuration, events = write_mobile_node(
-            run.report, run.work, keys.mobile, parameters.binding_lifetime
+            run.report,
+            run.work,
+            keys.mobile,
+            parameters.binding_lifetime,
+            dataplane=run.options.mobile_dataplane,
         )
         return cls(
             run,

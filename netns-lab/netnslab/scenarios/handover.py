@@ -77,7 +77,9 @@ def _prepare(run: Run) -> _Stage:
     configuration, control_socket = write_home_agent(
         run.report, run.work, associations, dataplane=run.options.dataplane, dad=run.options.dad
     )
-    mobile_configuration, events = write_mobile_node(run.report, run.work, associations)
+    mobile_configuration, events = write_mobile_node(
+        run.report, run.work, associations, dataplane=run.options.mobile_dataplane
+    )
     return _Stage(
         run,
         Captures(run.processes, run.network, run.report),
