@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from mip6ha import config, mobile_config, tables
+from mip6ha import config, ike_config, mobile_config, tables
 from mip6ha.binding.messages import Status
 from mip6ha.ipsec.algorithms import ENCRYPTION, INTEGRITY
 from mip6ha.ipsec.policy import Use
@@ -118,7 +118,8 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
 
 
 @pytest.mark.parametrize(
-    "model", [config._File, mobile_config._File, mobile_config._LoadFile, tables.KeyTable]
+    "model",
+    [config._File, mobile_config._File, mobile_config._LoadFile, ike_config._File, tables.KeyTable],
 )
 def test_every_configuration_key_is_documented(model: type[BaseModel]) -> None:
     keys = set(model.model_fields) if model is tables.KeyTable else set()
