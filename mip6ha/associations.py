@@ -1,7 +1,7 @@
 """The home agent's SAs: from parameters to the SAD, and how far their counters may run.
 
-Covered: admission and removal with a mobile node, sealing, reservation of outbound sequence numbers.
-Not covered: negotiated SAs. A restart must never repeat an outbound number under a manual key: one
+Covered: admission and removal with a mobile node, negotiated SAs, sealing, reservation of outbound sequence
+numbers. Not covered: negotiation. A restart must never repeat an outbound number under a manual key: one
 high-water mark above every number in use stands on stable storage before any of them is spent.
 """
 
@@ -80,6 +80,16 @@ class Associations:
         return len(known) == len(parameters) and all(
             any(_is_made_of(association, each) for association in known) for each in parameters
         )
+
+    def install(self, association: SecurityAssociation) -> None:
+        """Take in a negotiated SA, whose keys nobody ever used; ``ValueError`` if its SPI is taken."""
+        self.database.add(self._address, association)
+        if association.direction is Direction.OUT:
+            association.limit = min(self._reserved, association.limit)
+
+    def discard(self, home_address: bytes, direction: Direction, spi: int) -> None:
+        """Forget a negotiated SA; no error if it is not there."""
+        self.database.discard(self._address, home_address, direction, spi)
 
     def inbound(self, spi: int) -> SecurityAssociation | None:
         """The SA that opens packets to the owner's address with ``spi``."""

@@ -23,6 +23,7 @@ from .config import DEFAULT_SOCKET, ConfigError, Configuration, load
 from .edge import control, logging
 from .edge.errors import Unusable
 from .ike_cli import ike
+from .negotiation import REQUESTS
 from .wire import text
 
 __all__ = ["main"]
@@ -200,7 +201,7 @@ def _lacks(configuration: Configuration) -> list[str]:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["bindings", "sas", "counters", "status"]))
+@click.argument("what", type=click.Choice(["bindings", "sas", "ike", "counters", "status"]))
 @_find_socket
 @click.option("--json", "as_json", is_flag=True, help="Print what the home agent answers.")
 def show(what: str, path: Path | None, control_socket: Path | None, as_json: bool) -> None:
@@ -234,12 +235,21 @@ def switchback(path: Path | None, control_socket: Path | None, to: int | None) -
     _tell(_ask(path, control_socket, "switchback", to=to))
 
 
+@main.command("ask-ike")
+@click.argument("home_address")
+@click.argument("what", type=click.Choice(list(REQUESTS)))
+@_find_socket
+def ask_ike(home_address: str, what: str, path: Path | None, control_socket: Path | None) -> None:
+    """Begin an exchange of IKE with a mobile node, for a test or in place of a lifetime's end."""
+    _ask(path, control_socket, "ask-ike", home_address=home_address, what=what)
+
+
 def _tell(outcome: dict[str, Any]) -> None:
     took = f"after {outcome['seconds'] * 1000:.1f} ms"
     click.echo("group {group}: member {member} is {role}, term {term}, ".format(**outcome) + took)
 
 
-def _ask(path: Path | None, control_socket: Path | None, command: str, **arguments: int | None) -> Any:
+def _ask(path: Path | None, control_socket: Path | None, command: str, **arguments: int | str | None) -> Any:
     if control_socket is None:
         control_socket = DEFAULT_SOCKET if path is None else _load(path).edge.control_socket
     try:

@@ -17,6 +17,8 @@ from pydantic import BeforeValidator, Field
 from .binding.messages import MobileNetworkPrefix
 from .group_config import GroupTable, Membership
 from .harp.sync import LARGEST_ENTRY
+from .ike_config import Credentials, IkeTable, MobileNodeIkeTable
+from .ipsec.ike.parameters import Parameters as IkeParameters
 from .ipsec.policy import Direction, Use
 from .parameters import (
     AssociationParameters,
@@ -52,6 +54,7 @@ from .tables import (
     protection_of,
     validate,
 )
+from .wire import text
 
 __all__ = [
     "ConfigError",
@@ -86,6 +89,7 @@ class EdgeConfiguration:
     ``link_mtu`` ``None`` takes over that of the home link. ``group`` is the id of the redundant set that the
     home agent is a member of; ``virtual_mac`` is that set's address on the home link. ``journal``: contexts
     are kept for a restart, sealed with ``journal_secret``, or with a key of its own in ``state_dir``.
+    ``key_log`` is the directory where Wireshark finds the keys of IKE SAs.
     """
 
     home_link: str | None
@@ -98,6 +102,7 @@ class EdgeConfiguration:
     dataplane: str = "tun"
     journal: bool = False
     journal_secret: bytes | None = field(default=None, repr=False)
+    key_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ class _MobileNodeTable(Table):
     suspended: bool = Field(False, description=_BOOLEAN)
     mobile_network_prefixes: list[Prefix] = Field([], description=f"a list, each {_PREFIX}")
     authentication: _AuthenticationTable | None = Field(None, description="a table of spi and key or keys")
+    ike: MobileNodeIkeTable | None = Field(None, description="a table [mobile_node.ike]")
     sa: list[SecurityAssociationTable] = Field([], description="[[mobile_node.sa]] tables")
 
 
@@ -199,6 +205,7 @@ class _PoolTable(Table):
 class _File(Table):
     home_agent: _HomeAgentTable = Field(description="a table [home_agent]")
     group: GroupTable | None = Field(None, description="a table [group]")
+    ike: IkeTable | None = Field(None, description="a table [ike]")
     mobile_node: list[_MobileNodeTable] = Field([], description="[[mobile_node]] tables")
     mobile_node_pool: list[_PoolTable] = Field([], description="[[mobile_node_pool]] tables")
 
@@ -225,13 +232,53 @@ def load(path: Path) -> Configuration:
     if group is not None:
         _check_size(nodes, problems)
     journal_secret = _journal_secret(agent, key_file, problems)
+    own, secrets = _ike_secrets(content, path, key_file, problems)
     problems.refuse()
     mobile_nodes = tuple(node for _, node in nodes)
     warnings = (*_warnings(agent, nodes), *_exposed_keys(path, data))
     membership = None if group is None else group.membership()
     edge = _edge(agent, path, None if group is None else group.id, membership)
-    edge = replace(edge, journal=agent.journal, journal_secret=journal_secret)
-    return Configuration(_agent_parameters(agent, mobile_nodes), edge, warnings, member, membership)
+    log = None if content.ike is None else content.ike.key_log
+    key_log = None if log is None else path.parent / log
+    edge = replace(edge, journal=agent.journal, journal_secret=journal_secret, key_log=key_log)
+    parameters = replace(_agent_parameters(agent, mobile_nodes), ike=_ike(content, own, secrets))
+    return Configuration(parameters, edge, warnings, member, membership)
+
+
+def _ike_secrets(
+    content: _File, path: Path, key_file: KeyFile, problems: Problems
+) -> tuple[Credentials | None, dict[bytes, bytes | None]]:
+    """Our own credentials, and the secret with each mobile node that negotiates, by home address."""
+    own = None if content.ike is None else content.ike.credentials(path.parent, ["ike"], problems)
+    secrets: dict[bytes, bytes | None] = {}
+    for position, node in enumerate(content.mobile_node):
+        if node.ike is None:
+            continue
+        location: list[str | int] = ["mobile_node", position, "ike"]
+        if own is None:
+            problems.add(location, "needs a table [ike]", "our own identity there")
+        elif node.sa:
+            problems.add(location, "stands beside [[mobile_node.sa]]", "one of both")
+        else:
+            secrets[node.home_address] = node.ike.secret(own, key_file, location, problems)
+    return own, secrets
+
+
+def _ike(content: _File, own: Credentials | None, secrets: dict[bytes, bytes | None]) -> IkeParameters | None:
+    """The IKE endpoint's parameters: a peer for each mobile node that negotiates."""
+    if content.ike is None or own is None:
+        return None
+    address = content.home_agent.address
+    # Names are for people and may be the same twice; a home address is one mobile node's.
+    return content.ike.parameters(
+        tuple(
+            node.ike.peer(
+                text(node.home_address), node.home_address, address, own, secrets[node.home_address]
+            )
+            for node in content.mobile_node
+            if node.ike is not None
+        )
+    )
 
 
 def _journal_secret(agent: _HomeAgentTable, key_file: KeyFile, problems: Problems) -> bytes | None:
@@ -266,8 +313,7 @@ def _check_size(nodes: list[_Located], problems: Problems) -> None:
 def _agent_parameters(
     agent: _HomeAgentTable, mobile_nodes: tuple[MobileNodeParameters, ...]
 ) -> HomeAgentParameters:
-    mtu = {} if agent.link_mtu is None else {"link_mtu": agent.link_mtu}
-    return HomeAgentParameters(
+    parameters = HomeAgentParameters(
         address=agent.address,
         home_prefixes=tuple(
             HomePrefix(prefix.prefix.prefix, prefix.prefix.length, prefix.valid, prefix.preferred)
@@ -282,8 +328,8 @@ def _agent_parameters(
         refresh_request=agent.refresh_request,
         preference=agent.preference,
         home_agents=tuple(OtherHomeAgent(other.address, other.preference) for other in agent.home_agents),
-        **mtu,
     )
+    return parameters if agent.link_mtu is None else replace(parameters, link_mtu=agent.link_mtu)
 
 
 def _edge(
@@ -323,6 +369,7 @@ def _mobile_nodes(content: _File, key_file: KeyFile, problems: Problems) -> Iter
                 tuple(node.mobile_network_prefixes),
                 authentication,
                 node.suspended,
+                () if node.ike is None else tuple(dict.fromkeys(node.ike.uses)),
             ),
         )
 
@@ -409,9 +456,10 @@ def _warnings(agent: _HomeAgentTable, nodes: list[_Located]) -> Iterator[str]:
             told.add(where)
             yield f"{where}: is outside every home prefix; registrations will be refused with status 132"
         directions = {association.direction for association in node.associations}
-        if node.authentication is None and directions != {Direction.IN, Direction.OUT}:
+        negotiates = node.authentication is not None or bool(node.negotiated)
+        if not negotiates and directions != {Direction.IN, Direction.OUT}:
             told.add(where)
-            yield f"{where}: has no pair of SAs and no authentication; it cannot register"
+            yield f"{where}: has no pair of SAs, no ike and no authentication; it cannot register"
 
 
 def _covers(prefix: MobileNetworkPrefix, address: bytes) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "Effect",
     "EndProbe",
     "Event",
+    "LogKeys",
     "NarrowPath",
     "ProbeAddress",
     "ReleaseAddress",
@@ -164,6 +165,16 @@ class WriteJournal(NamedTuple):
         return f"WriteJournal({self.ticket}, {len(self.contexts)} contexts)"
 
 
+class LogKeys(NamedTuple):
+    """Append a line with keys, of an ESP SA or an IKE SA, to the key log that an operator asked for."""
+
+    line: str
+    esp: bool = False
+
+    def __repr__(self) -> str:
+        return "LogKeys(<hidden>)"
+
+
 class Event(NamedTuple):
     """Something an operator wants to read: a name, and fields that never hold keys."""
 
@@ -190,5 +201,6 @@ Effect = (
     | StoreTerm
     | ClaimTerm
     | WriteJournal
+    | LogKeys
     | Event
 )

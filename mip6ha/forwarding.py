@@ -8,13 +8,14 @@ addresses are intercepted (``node``).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
-from . import icmpv6, ipv6, tunnel
+from . import icmpv6, ipv6, tunnel, udp
 from .associations import Associations
 from .binding.cache import Binding, BindingCache
 from .effects import Effect, NarrowPath, SendPacket
 from .ipsec import esp
-from .ipsec.policy import Direction, Mode
+from .ipsec.policy import Direction, Mode, Use, selector
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import (
     ESP,
@@ -25,9 +26,11 @@ from .ipv6 import (
     IPV6,
     MOBILITY,
     NO_NEXT_HEADER,
+    UDP,
     Packet,
 )
 from .mobility import message_type
+from .udp import Datagram
 from .wire import Refused
 
 __all__ = ["Forwarding"]
@@ -53,14 +56,22 @@ class Forwarding:
         self._paths = tunnel.PathMtu(link_mtu)
         self._counters = counters
         self._identification = 0
-        self._protected: set[bytes] = set()
+        self._protected: dict[bytes, tuple[Use, ...]] = {}
+        self.encapsulation: Mapping[bytes, tuple[int, int]] = {}
+        """The UDP ports, here and there, of home addresses whose ESP goes in UDP (RFC 3948)."""
 
-    def demand_protection(self, home_address: bytes, *, demanded: bool) -> None:
-        """Note whether a home address has tunnel mode SAs, so that the others are not asked each time."""
-        if demanded:
-            self._protected.add(home_address)
+    def demand_protection(
+        self, home_address: bytes, *, demanded: bool, negotiated: tuple[Use, ...] = ()
+    ) -> None:
+        """Note whether a home address has tunnel mode SAs, so that the others are not asked each time.
+
+        What ``negotiated`` names is refused while there is no SA for it.
+        """
+        uses = tuple(each for each in negotiated if each.mode is Mode.TUNNEL)
+        if demanded or uses:
+            self._protected[home_address] = uses
         else:
-            self._protected.discard(home_address)
+            self._protected.pop(home_address, None)
 
     def encapsulate(self, binding: Binding, packet: bytes, now: float, effects: list[Effect]) -> None:
         """Tunnel an intercepted packet to the care-of address."""
@@ -75,6 +86,9 @@ class Forwarding:
         association = self._association(binding, Direction.OUT, packet)
         mtu = self._paths.to(care_of_address, now)
         room = mtu - HEADER_LENGTH - (esp.overhead(association) if association is not None else 0)
+        ports = self.encapsulation.get(binding.home_address) if association is not None else None
+        if ports is not None:
+            room -= udp.HEADER_LENGTH
         if len(packet) > room:
             answer = tunnel.too_big(packet, room, self._address)
             if answer is not None:
@@ -85,7 +99,13 @@ class Forwarding:
             outer = tunnel.encapsulate(packet, self._address, care_of_address)
         else:
             sealed = self._associations.protect(association, IPV6, packet, effects)
-            outer = ipv6.build(self._address, care_of_address, ESP, sealed, flow=tunnel.outer_flow(packet))
+            protocol = ESP
+            if ports is not None:
+                sealed = udp.build(self._address, care_of_address, Datagram(*ports, sealed))
+                protocol = UDP
+            outer = ipv6.build(
+                self._address, care_of_address, protocol, sealed, flow=tunnel.outer_flow(packet)
+            )
         self._counters["tunnelled_out"] += 1
         if len(outer) <= mtu:
             effects.append(SendPacket(outer))
@@ -156,11 +176,17 @@ class Forwarding:
     def _association(
         self, binding: Binding, direction: Direction, packet: bytes
     ) -> SecurityAssociation | None:
-        if binding.home_address not in self._protected:
+        uses = self._protected.get(binding.home_address)
+        if uses is None:
             return None
         protocol, kind = _upper_layer(packet)
         database = self._associations.database
-        return database.select(binding.home_address, direction, Mode.TUNNEL, protocol, kind)
+        found = database.select(binding.home_address, direction, Mode.TUNNEL, protocol, kind)
+        if found is None and any(
+            selector(use, to_home_agent=direction is Direction.IN).matches(protocol, kind) for use in uses
+        ):
+            raise Refused("no_sa_for_payload")
+        return found
 
 
 def _upper_layer(packet: bytes) -> tuple[int, int | None]:

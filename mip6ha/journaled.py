@@ -65,7 +65,7 @@ class _Numbers(SharedAssociations):
             most = counter_limit(association.transform, esn=association.esn)
             association.sequence = min(max(counter, self._floor), most)
             association.limit = association.reserved = association.confirmed = min(self._reserved, most)
-            association.iv_prefix = self._prefix
+            association.iv_prefix = self.iv_prefix
         elif association.mode is Mode.TUNNEL:
             association.reserved = counter + HORIZON
             if counter:
@@ -82,7 +82,7 @@ class JournaledHomeAgent:
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
         self.counters = self.home_agent.counters
         self._changed: list[bytes] = []
-        self.home_agent.signalling.changed = self._changed
+        self.home_agent.collect_changes(self._changed)
         self._now = now
         self._known: dict[bytes, None] = {}
         self.journal = Journal(self._record, lambda: self._known)
@@ -132,6 +132,11 @@ class JournaledHomeAgent:
         for each in self.home_agent.timeouts(now):
             effects += self._commit(each)
         return effects + self.flush(now)
+
+    def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
+        """See :meth:`HomeAgent.ask_ike`."""
+        found, effects = self.home_agent.ask_ike(home_address, what, now)
+        return found, self._commit(effects)
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """See :meth:`HomeAgent.reconfigure`."""

@@ -39,6 +39,7 @@ from .harp.messages import (
     StateRequest,
     SynchronizationStatus,
 )
+from .harp.parts import Parts
 from .harp.sync import Progress, Replication
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
@@ -85,7 +86,7 @@ class Member:
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
         self._changed: list[bytes] = []
         self._changes: dict[bytes, MobileNodeParameters | None] = {}
-        self.home_agent.signalling.changed = self._changed
+        self.home_agent.collect_changes(self._changed)
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
         interval, factor = group.hello_interval, group.failure_factor
@@ -111,6 +112,7 @@ class Member:
         self._hello_at = now
         self._identifier = int.from_bytes(random(2), "big")
         self._asked: dict[int, tuple[int, float]] = {}
+        self._parts = {peer.identity: Parts() for peer in group.peers}
         self._announcements = Announcements(group.announcements_per_second)
         self._claiming_until = _FOREVER
         self._lease_until = _FOREVER
@@ -343,6 +345,14 @@ class Member:
         if self.machine.serves:
             self._lease_until = max(self._lease_until, lease_until)
 
+    def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
+        """See :meth:`HomeAgent.ask_ike`; only the active member speaks for the set."""
+        self._note(now)
+        if not self.machine.serves:
+            return False, []
+        found, effects = self.home_agent.ask_ike(home_address, what, now)
+        return found, self._commit(effects, now)
+
     def status(self, now: float) -> dict[str, object]:
         """The member in a few figures, JSON-ready."""
         machine = self.machine
@@ -531,9 +541,16 @@ class Member:
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
         draft = self.neighbors[identity].term is None
-        contexts = [self.contexts.read(entry, draft=draft) for entry in reply.entries]
+        parts = self._parts[identity]
+        entries = [each for each in map(parts.join, reply.entries) if each is not None]
+        contexts = [self.contexts.read(entry, draft=draft) for entry in entries]
+        if len(entries) < len(reply.entries):
+            if reply.acknowledge:
+                # Nothing is acknowledged, so that all of it comes again.
+                raise Refused("context_part_missing")
+            return
         statuses = []
-        for entry, context in zip(reply.entries, contexts, strict=True):
+        for entry, context in zip(entries, contexts, strict=True):
             status = SynchronizationStatus.SUCCESS
             try:
                 if context is None:
@@ -579,6 +596,8 @@ class Member:
         """Service first: own the address, tell the link, tell the others; hygiene after."""
         self.machine.take(term)
         self.associations.begin(term)
+        if self.home_agent.negotiation is not None:
+            self.home_agent.negotiation.endpoint.iv_prefix = self.associations.iv_prefix
         self.switch.changed(now)
         effects += [StoreTerm(term), TakeOver()]
         effects += self.home_agent.own()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from . import icmpv6, ipv6
+from . import icmpv6, ipv6, udp
 from .associations import Associations
 from .binding import messages
 from .binding.authentication import MessageAuthentication
@@ -43,10 +43,13 @@ from .effects import (
 )
 from .forwarding import Forwarding
 from .ipsec import esp
+from .ipsec.ike.endpoint import IkeEndpoint
+from .ipsec.ike.numbers import NATT_PORT, PORT
 from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
-from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, Packet
+from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, UDP, Packet
 from .mobility import message_type
+from .negotiation import Negotiation
 from .parameters import HomeAgentParameters, MobileNodeParameters
 from .rate import TokenBucket
 from .signalling import Signalling
@@ -110,6 +113,13 @@ class HomeAgent:
         self.signalling = Signalling(
             parameters.address, self.associations, self.counters, parameters.refresh_advice
         )
+        self.negotiation: Negotiation | None = None
+        if parameters.ike is not None:
+            endpoint = IkeEndpoint(parameters.ike, random, now, wall=parameters.wall)
+            negotiation = Negotiation(parameters, endpoint, self.associations, self.counters)
+            self.negotiation = negotiation
+            self.forwarding.encapsulation = negotiation.encapsulation
+            self.signalling.follows = negotiation.serves
         for mobile_node in parameters.mobile_nodes:
             self._admit(mobile_node)
         self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
@@ -117,6 +127,12 @@ class HomeAgent:
         self.frozen = ""
         """Why signalling is refused for the moment (a drop reason), empty when it is not."""
         self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE, now)
+
+    def collect_changes(self, changed: list[bytes]) -> None:
+        """Put the home address of each mobile node whose context changes into ``changed``, from now on."""
+        self.signalling.changed = changed
+        if self.negotiation is not None:
+            self.negotiation.changed = changed
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -154,9 +170,19 @@ class HomeAgent:
             self._refuse(binding.home_address, binding.source, outcome, effects)
         return effects
 
+    def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
+        """See :meth:`Negotiation.ask`."""
+        effects: list[Effect] = []
+        found = self.negotiation is not None and self.negotiation.ask(home_address, what, now, effects)
+        return found, effects
+
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due; ``None``: never."""
-        return self.cache.next_deadline()
+        deadline = self.cache.next_deadline()
+        if self.negotiation is None:
+            return deadline
+        other = self.negotiation.endpoint.next_deadline()
+        return other if deadline is None else deadline if other is None else min(deadline, other)
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what the clock asks for."""
@@ -180,6 +206,8 @@ class HomeAgent:
                 self.counters["refresh_requests"] += 1
                 self.signalling.ask_refresh(binding, effects)
             yield effects
+        if self.negotiation is not None and not self.frozen:
+            yield from self.negotiation.timeouts(now)
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
@@ -298,6 +326,8 @@ class HomeAgent:
             self._unprotected_mobility(parsed, payload, now, effects)
         elif next_header == ICMPV6:
             self._icmp(parsed, payload, now, effects)
+        elif next_header == UDP and self.negotiation is not None:
+            self._datagram(self.negotiation, parsed, payload, now, effects)
         else:
             self._check_home_address_option(parsed, now, effects)
             if next_header == NO_NEXT_HEADER:
@@ -345,6 +375,24 @@ class HomeAgent:
             if icmp.type != icmpv6.MOBILE_PREFIX_SOLICITATION:
                 raise Refused("unexpected_message")
             self._prefix_solicitation(home_address, parsed, icmp, effects)
+
+    def _datagram(
+        self, negotiation: Negotiation, parsed: Packet, payload: bytes, now: float, effects: list[Effect]
+    ) -> None:
+        """UDP: IKE, and ESP in UDP (RFC 7296 2.23, RFC 3948)."""
+        self._check_home_address_option(parsed, now, effects)
+        datagram = udp.parse(payload, parsed.source, parsed.destination)
+        if datagram.destination_port == NATT_PORT and udp.is_esp(datagram.payload):
+            if udp.is_keep_alive(datagram.payload):
+                self.counters["nat_keep_alives"] += 1
+            else:
+                self._open(parsed, datagram.payload, now, effects)
+            return
+        if datagram.destination_port not in (PORT, NATT_PORT):
+            raise Refused("udp_port")
+        if self.frozen:
+            raise Refused(self.frozen)
+        negotiation.receive(parsed.source, datagram, now, effects)
 
     def _unprotected_mobility(self, parsed: Packet, octets: bytes, now: float, effects: list[Effect]) -> None:
         source = parsed.logical_source
@@ -401,6 +449,8 @@ class HomeAgent:
             home_address, parsed.source, message, authorized, now, suspended=known.suspended
         )
         action = outcome.action
+        if message.flags & UpdateFlag.KEY_MANAGEMENT and action in (Action.BIND, Action.END):
+            self._follow(home_address, parsed.source, now, effects)
         if action is Action.BIND:
             binding = self.cache.entry(home_address)
             self._bind(binding, outcome, effects)
@@ -417,6 +467,10 @@ class HomeAgent:
             via = parsed.source if parsed.home_address else None
             self.signalling.answer(home_address, via, outcome, binding, effects)
             self._report("deregistered", binding, effects, at_home=parsed.home_address is None)
+
+    def _follow(self, home_address: bytes, care_of_address: bytes, now: float, effects: list[Effect]) -> None:
+        if self.negotiation is not None:
+            self.negotiation.follow(home_address, care_of_address, now, effects)
 
     def _bind(self, binding: Binding, outcome: Outcome, effects: list[Effect]) -> None:
         """Forwarding first, then the claim on the home link, then the answer. A refresh only answers."""
@@ -581,7 +635,9 @@ class HomeAgent:
         home_address = mobile_node.home_address
         self.associations.admit(home_address, mobile_node.associations, before)
         tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
-        self.forwarding.demand_protection(home_address, demanded=tunnel_mode)
+        self.forwarding.demand_protection(
+            home_address, demanded=tunnel_mode, negotiated=mobile_node.negotiated
+        )
         self._serve(mobile_node)
 
     def _serve(self, mobile_node: MobileNodeParameters) -> None:
@@ -612,6 +668,8 @@ class HomeAgent:
         if not stays:
             self.signalling.authentications.pop(home_address, None)
         self.forwarding.demand_protection(home_address, demanded=False)
+        if self.negotiation is not None:
+            self.negotiation.forget(home_address)
         del self._mobile_nodes[home_address]
         return self.associations.dismiss(home_address)
 
@@ -629,7 +687,11 @@ class HomeAgent:
         """Serve a mobile node whose SAs were put into the database from elsewhere, in these modes."""
         if home_address not in self._mobile_nodes:
             self._serve(self._configured.get(home_address) or MobileNodeParameters(home_address, name))
-        self.forwarding.demand_protection(home_address, demanded=Mode.TUNNEL in modes)
+        self.forwarding.demand_protection(
+            home_address,
+            demanded=Mode.TUNNEL in modes,
+            negotiated=self._mobile_nodes[home_address].negotiated,
+        )
 
     def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:
         fields: dict[str, object] = {

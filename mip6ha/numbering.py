@@ -51,7 +51,7 @@ class SharedAssociations(Associations):
         super().__init__(address, random, floor)
         self._identity = identity
         self._slots = slots
-        self._prefix = 0
+        self.iv_prefix = 0
         self.epoch = 0
         self.alone = True
         self.wanting: dict[bytes, None] = {}
@@ -60,7 +60,7 @@ class SharedAssociations(Associations):
         """Serve from now on under ``term``: every SA goes to new numbers when it is next used."""
         self.epoch += 1
         # 24 bits above the 40 of the counter: 8 of the member's id, 16 of the term.
-        self._prefix = (self._identity & 0xFF) << 16 | term >> 8 & 0xFFFF
+        self.iv_prefix = (self._identity & 0xFF) << 16 | term >> 8 & 0xFFFF
         self.wanting.clear()
 
     def inbound(self, spi: int) -> SecurityAssociation | None:
@@ -109,6 +109,11 @@ class SharedAssociations(Associations):
         ):
             self._reserve(association, effects)
         return esp.protect(association, next_header, payload, self._random)
+
+    def install(self, association: SecurityAssociation) -> None:
+        """As :meth:`Associations.install`: numbers come from blocks of this member's own."""
+        super().install(association)
+        self.place(association, 0)
 
     def outstanding(self, home_address: bytes) -> list[tuple[SecurityAssociation, int]]:
         """Reservations that stand in the context as it is now, and wait for its acknowledgement."""
@@ -165,7 +170,7 @@ class SharedAssociations(Associations):
     def _renumber(self, association: SecurityAssociation) -> None:
         association.epoch = self.epoch
         if association.direction is Direction.OUT:
-            association.iv_prefix = self._prefix
+            association.iv_prefix = self.iv_prefix
             association.sequence = association.limit = association.confirmed = association.reserved
             return
         association.limit = association.confirmed = association.reserved

@@ -6,13 +6,16 @@ Covered: the parameters of the cores, with the defaults of RFC 6275 13. Not cove
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from .binding.messages import MobileNetworkPrefix
 from .binding.registration import HomePrefix
 from .harp.numbers import DEFAULT as NUMBERS
 from .harp.numbers import Numbers
 from .ipsec.algorithms import Keys, Transform
+from .ipsec.ike.parameters import Parameters as IkeParameters
 from .ipsec.policy import Direction, Use
 from .ipsec.replay import DEFAULT_WINDOW
 
@@ -53,7 +56,8 @@ class AuthenticationParameters:
 class MobileNodeParameters:
     """One mobile node: its home address, its SAs, the prefixes it may bring as a mobile router.
 
-    One that is ``suspended`` is told that it is administratively prohibited.
+    One that is ``suspended`` is told that it is administratively prohibited. ``negotiated`` is what it has to
+    protect with SAs that come from IKE: without them it is not served.
     """
 
     home_address: bytes
@@ -62,6 +66,7 @@ class MobileNodeParameters:
     prefixes: tuple[MobileNetworkPrefix, ...] = ()
     authentication: AuthenticationParameters | None = None
     suspended: bool = False
+    negotiated: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +115,20 @@ class GroupParameters:
     numbers: Numbers = NUMBERS
 
 
+def _long_ago() -> datetime:
+    # No certificate is valid to who was told no date.
+    return datetime(1970, 1, 1, tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class HomeAgentParameters:
     """One home agent.
 
     Times are seconds. ``max_lifetime`` bounds what a binding is granted; ``refresh_advice`` and
     ``refresh_request`` are off at 0. ``sequence_floor`` is the highest outbound ESP sequence number
-    that may have been used before this start; ``link_mtu`` the MTU of the link tunnels leave by.
+    that may have been used before this start; ``link_mtu`` the MTU of the link tunnels leave by. ``ike`` are
+    those of the IKE endpoint, if there is one: its peers are the mobile nodes that negotiate. ``wall``
+    tells the date, for certificates.
     """
 
     address: bytes
@@ -132,3 +144,5 @@ class HomeAgentParameters:
     home_agents: tuple[OtherHomeAgent, ...] = ()
     link_mtu: int = 1500
     sequence_floor: int = 0
+    ike: IkeParameters | None = None
+    wall: Callable[[], datetime] = field(default=_long_ago, compare=False, repr=False)

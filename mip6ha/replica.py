@@ -44,6 +44,7 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
         tuple([_association_state(each) for each in home_agent.associations.database.of(home_address)]),
         0 if peer is None else peer.timestamp,
         not home_agent.serves(home_address),
+        () if home_agent.negotiation is None else home_agent.negotiation.export(home_address, now),
     )
 
 
@@ -120,7 +121,8 @@ def largest_entry(mobile_node: MobileNodeParameters) -> int:
     binding = BindingState(
         True, True, 0xFFFF, home_address, home_address, 0xFFFF, 255, 0xFFFF, most, prefixes, True
     )
-    context = Context(FORMAT, home_address, most, most, mobile_node.name, binding, associations, most, False)
+    name = mobile_node.name
+    context = Context(FORMAT, home_address, most, most, name, binding, associations, most, False, ())
     entry = StateEntry(
         home_address, home_address, 0, 0, 0, prefixes, generation=most, context=encode(context)
     )
@@ -135,6 +137,8 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
     """
     home_address = context.home_address
     owner = home_agent.associations.database
+    negotiation = home_agent.negotiation
+    ike = () if negotiation is None else negotiation.read(context.ike, now)
     for state in context.associations:
         taken = None if state.outbound else owner.inbound(home_agent.address, state.spi)
         if taken is not None and taken.home_address != home_address:
@@ -156,6 +160,8 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         for state in context.associations:
             if state.outbound:
                 home_agent.associations.note(state.counter, effects)
+    if negotiation is not None:
+        negotiation.install(home_address, ike, now)
     _not_before(home_agent, home_address, context.timestamp)
     return effects + install_binding(home_agent, home_address, context.binding, now)
 

@@ -7,6 +7,7 @@ routing header. Not covered: when they are due (``node``), errors to anybody els
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from . import ipv6
 from .associations import Associations
@@ -41,6 +42,8 @@ class Signalling:
         self._advice = refresh_advice // messages.LIFETIME_UNIT
         self.authentications: dict[bytes, MessageAuthentication] = {}
         self.changed: list[bytes] | None = None
+        self.follows: Callable[[bytes], bool] = lambda home_address: False
+        """Whether IKE follows a home address to its care-of address: what K says."""
 
     def answer(
         self,
@@ -58,8 +61,12 @@ class Signalling:
         if self._advice and lifetime > self._advice:
             options = (Option(OptionType.BINDING_REFRESH_ADVICE, self._advice.to_bytes(2, "big")),)
         flags = 0
-        if binding is not None and binding.flags & UpdateFlag.MOBILE_ROUTER and status < messages.ACCEPTED:
-            flags = messages.acknowledgement_flags(mobile_router=True)
+        if binding is not None and status < messages.ACCEPTED:
+            asked = binding.flags
+            flags = messages.acknowledgement_flags(
+                key_management=bool(asked & UpdateFlag.KEY_MANAGEMENT) and self.follows(home_address),
+                mobile_router=bool(asked & UpdateFlag.MOBILE_ROUTER),
+            )
         message = BindingAcknowledgement(status, flags, sequence, lifetime, options)
         peer = self.authentications.get(home_address)
         if peer is None:

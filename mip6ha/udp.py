@@ -13,6 +13,7 @@ from .ipv6 import UDP
 from .wire import Malformed, checksum, verifies
 
 __all__ = [
+    "HEADER_LENGTH",
     "KEEP_ALIVE",
     "NON_ESP_MARKER",
     "Datagram",
@@ -29,6 +30,7 @@ KEEP_ALIVE = b"\xff"
 """The whole payload of a NAT keep-alive (RFC 3948 2.3)."""
 
 _HEADER = Struct(">HHHH")
+HEADER_LENGTH = _HEADER.size
 
 
 class Datagram(NamedTuple):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +24,15 @@ from twisted.logger import Logger
 
 from ..binding.discovery import anycast_address
 from ..config import ConfigError, Configuration, EdgeConfiguration, load
-from ..effects import Effect, Event, ReserveSequences
+from ..effects import Effect, Event, LogKeys, ReserveSequences
+from ..negotiation import REQUESTS
 from ..node import HomeAgent
 from ..parameters import HomeAgentParameters, MobileNodeParameters
-from .control import Request, UnixControl
+from ..wire import address, text
+from .control import Request, UnixControl, Unwilling
 from .dataplane import TunDataplane
+from .ike_keylog import KeyLogDirectory
+from .ike_views import ike_sa
 from .ndp import NeighborListener
 from .storage import StateDirectory
 from .tun import TunReader
@@ -71,6 +76,9 @@ class Core(Protocol):
 
     def stop(self, now: float) -> list[Effect]:
         """End."""
+
+    def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
+        """Begin an exchange of IKE with a mobile node."""
 
     def status(self, now: float) -> dict[str, object]:
         """A few figures."""
@@ -130,7 +138,18 @@ class HomeAgentService(Service):
         anycast = frozenset(map(anycast_address, parameters.home_prefixes))
         self._dataplane = self._open_dataplane(parameters.address, edge, anycast)
         self._closers.append(self._dataplane.close)
-        self._make_core(replace(parameters, link_mtu=self._dataplane.link_mtu, sequence_floor=floor))
+        if edge.key_log is not None:
+            key_log = KeyLogDirectory(edge.key_log)
+            self._closers.append(key_log.close)
+            self._carry_out[LogKeys] = lambda each: (key_log.esp if each.esp else key_log.ike)(each.line)
+        self._make_core(
+            replace(
+                parameters,
+                link_mtu=self._dataplane.link_mtu,
+                sequence_floor=floor,
+                wall=lambda: datetime.now(UTC),
+            )
+        )
         self._perform(self._begin())
         self._read(TunReader(self._dataplane.tun, self._received, self._settle, self._reactor))
         if self._dataplane.home_link is not None:
@@ -298,7 +317,28 @@ class HomeAgentService(Service):
             "sas": lambda _: self._home_agent.security_associations(),
             "counters": lambda _: self.counters(),
             "status": lambda _: self._status(),
+            "ike": lambda _: self._ike_sas(),
+            "ask-ike": self._ask_ike,
         }
+
+    def _ike_sas(self) -> list[dict[str, object]]:
+        negotiation = self._home_agent.negotiation
+        endpoint = None if negotiation is None else negotiation.endpoint
+        return [] if endpoint is None else [ike_sa(each) for each in endpoint.ike_sas.values()]
+
+    def _ask_ike(self, request: Request) -> None:
+        what, home_address = str(request.get("what")), str(request.get("home_address"))
+        if what not in REQUESTS:
+            raise Unwilling(f"what is one of {', '.join(REQUESTS)}")
+        try:
+            home = address(home_address)
+        except ValueError:
+            raise Unwilling(f"{home_address!r} is no address") from None
+        found, effects = self._core.ask_ike(home, what, time.monotonic())
+        if not found:
+            raise Unwilling(f"no IKE SA of {text(home)} here")
+        self._perform(effects)
+        self._settle()
 
     def counters(self) -> dict[str, int]:
         """What the core and the dataplane counted, by name."""

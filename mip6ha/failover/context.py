@@ -91,7 +91,8 @@ class Context(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Everything that a home agent must know to serve a mobile node as if it had always done so.
 
     ``timestamp`` is the last one accepted by RFC 4285 (64 bits, NTP format), 0 for none. One that is ``gone``
-    is of a mobile node that is served no longer: it has nothing but its version.
+    is of a mobile node that is served no longer: it has nothing but its version. ``ike`` are its IKE SAs,
+    each as ``ipsec.ike.state`` writes it: their children are among ``associations``.
     """
 
     format: int
@@ -103,6 +104,7 @@ class Context(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     associations: tuple[AssociationState, ...]
     timestamp: _U64
     gone: bool
+    ike: tuple[bytes, ...]
 
     @property
     def version(self) -> Version:

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from .messages import StateAcknowledge, StateEntry, StateReply, SynchronizationStatus, entry_size
+from .parts import LARGEST_ENTRY, in_parts
 
 __all__ = ["LARGEST_ENTRY", "Peer", "Progress", "Record", "Replication"]
 
@@ -25,8 +26,6 @@ Record = tuple[StateEntry, tuple[int, int]]
 
 _LATE = 64
 """Messages to one member that were sent again and may still be acknowledged."""
-LARGEST_ENTRY = 2016
-"""Octets of the largest entry that a message of its own can carry."""
 _ROOM = 1960
 """Octets for entries in one message of at most 2048, its frame and own options left out."""
 
@@ -308,7 +307,7 @@ class Replication(Generic[Held]):
                 peer.in_flight[key] = _Message(versions, now + peer.timeout)
                 if peer.waiting_since is None:
                     peer.waiting_since = now
-                out.append((peer.identifier, reply))
+                out += [(peer.identifier, each) for each in in_parts(reply)]
         return out
 
     def next_deadline(self) -> float | None:

@@ -141,6 +141,19 @@ class SecurityAssociationDatabase:
             if association.direction is Direction.IN:
                 del self._inbound[destination][association.spi]
 
+    def discard(self, destination: bytes, home_address: bytes, direction: Direction, spi: int) -> None:
+        """Forget one SA of a home address; no error if it is not there."""
+        associations = self._by_home_address.get(home_address, ())
+        left = tuple(each for each in associations if (each.direction, each.spi) != (direction, spi))
+        if len(left) == len(associations):
+            return
+        if left:
+            self._by_home_address[home_address] = left
+        else:
+            del self._by_home_address[home_address]
+        if direction is Direction.IN:
+            del self._inbound[destination][spi]
+
     def inbound(self, destination: bytes, spi: int) -> SecurityAssociation | None:
         """The SA that opens packets to ``destination`` with ``spi``."""
         inbound = self._inbound.get(destination)

@@ -26,7 +26,7 @@ GCM = "aes-gcm-16"
 BINDING = BindingState(True, False, 7, CARE_OF_ADDRESS, CARE_OF_ADDRESS, 0xC000, 0, 15, 60_000, (), False)
 INBOUND = AssociationState(0x1000, False, "signalling", GCM, KEY, b"", False, 1024, 9, 0, b"\1\xff")
 OUTBOUND = AssociationState(0x1001, True, "signalling", GCM, KEY, b"", False, 64, 64, 0, b"")
-CONTEXT = Context(1, HOME_ADDRESS, 0x101, 3, "mn", BINDING, (INBOUND, OUTBOUND), 0, False)
+CONTEXT = Context(1, HOME_ADDRESS, 0x101, 3, "mn", BINDING, (INBOUND, OUTBOUND), 0, False, ())
 
 _AEAD_KEYS = st.sampled_from((20, 28, 36)).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 _USES = [use.value for use in Use if use is not Use.HARP]

@@ -361,9 +361,17 @@ def test_one_broken_context_and_none_of_the_message_is_applied(
 
 def test_a_context_that_is_no_context(world: World) -> None:
     known = changed(world)
-    for octets in (b"\xc1", known.context[:-1], known.context + b"\0", b"SECRET" * 20):
+    for octets in (known.context[:-1], known.context + b"\0", b"SECRET" * 20):
         bad = known._replace(context=octets)
         world.refuses(ACTIVE, STANDBY, reply(world, changed(world, 1), bad), "context_schema")
+
+
+def test_parts_that_make_no_context(world: World) -> None:
+    known = changed(world)
+    world.refuses(ACTIVE, STANDBY, reply(world, known._replace(context=b"\xc1")), "context_part")
+    first, second = (b"\xc1" + bytes((index, 2)) + bytes(4) + b"x" for index in (0, 1))
+    world.refuses(ACTIVE, STANDBY, reply(world, known._replace(context=first)), "context_part_missing")
+    world.refuses(ACTIVE, STANDBY, reply(world, known._replace(context=second)), "context_part")
 
 
 def test_a_generation_that_is_not_the_context_s(world: World) -> None:

@@ -100,6 +100,11 @@ class IkeEndpoint:
             ike_sa = self._register.ike_sas.get(spi)
             if ike_sa is not None:
                 dispatch.advance(turn, ike_sa)
+        self._schedule()
+        return turn.effects
+
+    def _schedule(self) -> None:
+        touched = self._register.touched
         for spi in touched:
             ike_sa = self._register.ike_sas.get(spi)
             if ike_sa is None:
@@ -111,7 +116,6 @@ class IkeEndpoint:
                 self._scheduled[spi] = at
                 heapq.heappush(self._deadlines, (at, spi))
         touched.clear()
-        return turn.effects
 
     def receive(self, datagram: bytes, source: Address, destination: Address, now: float) -> list[Effect]:
         """Take a datagram, without the non-ESP marker; ``counters`` count why one was dropped."""
@@ -311,10 +315,17 @@ class IkeEndpoint:
 
     def import_state(self, octets: bytes, now: float) -> list[Effect]:
         """Go on with an IKE SA that another member exported; :class:`Malformed` if it is none."""
-        turn, ike_sa = self._turn(now), state.decode(octets, now)
+        ike_sa = state.decode(octets, now)
+        self.adopt(ike_sa, now)
+        return [Established(ike_sa)]
+
+    def adopt(self, ike_sa: IkeSa, now: float) -> None:
+        """As :meth:`import_state`, of what ``state.decode`` made; in place of what was known of it."""
+        known = self._register.ike_sas.get(ike_sa.spi)
+        if known is not None:
+            self._register.forget(known)
         self._register.add(ike_sa)
-        turn.effects.append(Established(ike_sa))
-        return self._done(turn)
+        self._schedule()
 
     def forget(self, spi: bytes) -> None:
         """Know nothing of an IKE SA any more, and say so to nobody: another member serves it."""
