@@ -176,6 +176,10 @@ class SetRecord:
                 return at
         return None
 
+    def payload_outside_esp(self) -> int:
+        """How many tunnel packets passed the core link unprotected."""
+        return sum(outer(each.packet).protocol == IPV6_IN_IPV6 for each in self.frames["core"])
+
     def mac(self, identity: int) -> bytes:
         """The MAC address of a member on the home link."""
         return bytes.fromhex(self.set.shown[f"mac {identity}"].replace(":", ""))

@@ -23,6 +23,7 @@ __all__ = ["SPLIT_BRAIN", "examine"]
 
 DWELL = 1.0
 UNPLUGGED = 0.05
+EDGE = 0.05
 SYNC = ("ha2", "eth1", "sync")
 STEPS = (
     "network, captures, routers",
@@ -106,6 +107,11 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     return partial(examine, SetRecord(shared.recording()), (cut, healed), (there, back))
 
 
+def _most_arrived(counts: tuple[int, int]) -> bool:
+    arrived, sent = counts
+    return 2 * arrived > sent
+
+
 def examine(
     record: SetRecord, split: tuple[float, float], moves: tuple[dict[str, Any], dict[str, Any]]
 ) -> Outcome:
@@ -119,6 +125,8 @@ def examine(
         for identity, name in ((1, "ha1"), (2, "ha2"))
     }
     restored = record.restored(healed)
+    bare = record.payload_outside_esp()
+    before = {stream.name: stream.between(record.set.started, cut - EDGE) for stream in record.streams}
     _, gap = record.longest_gap(healed, min(healed + DWELL * 2, record.set.silent))
     outcome.outages = (Phase("split", cut, healed), Phase("healing", gap.start, gap.end))
     stood_down = record.logged("higher_term", healed, member=1)
@@ -130,10 +138,14 @@ def examine(
         "stood_down_after_healing_ms": milliseconds(stood_down[0] - healed) if stood_down else None,
         "restored_after_healing_ms": milliseconds(None if restored is None else restored - healed),
         "outage_after_healing_ms": milliseconds(gap.length),
+        "payload_outside_esp": bare,
         "contexts_merged": merged,
         "frames_by_member": by_member,
     } | outcome.figures
     outcome.checks = [
+        Check("before the cut: arrived, sent", all(map(_most_arrived, before.values())), before, "most"),
+        Check("payload restored after healing", restored is not None, restored is not None, True),
+        Check("payload outside ESP", bare == 0, bare, 0),
         Check(
             "both served while they were apart",
             set(shown["both"].values()) == {"active"},
