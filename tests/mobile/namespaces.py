@@ -39,6 +39,19 @@ def command(line: str) -> str:
     return done.stdout
 
 
+def batch(namespace: str, *lines: str) -> None:
+    """Several commands of iproute2 for the price of one process."""
+    line = f"ip -6 -n {namespace} -batch -"
+    done = subprocess.run(line.split(), input="\n".join(lines), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"{lines}: {done.stderr}")
+
+
+def switch(namespace: str, name: str, value: str) -> None:
+    """Set a switch of the IPv6 stack."""
+    inside(namespace, lambda: (Path("/proc/sys/net/ipv6") / name).write_text(value))
+
+
 def inside(namespace: str, call: Callable[[], _T]) -> _T:
     """Call something (that opens a socket, say) in a network namespace; the caller's stays as it is."""
     found: list[_T] = []
@@ -56,7 +69,7 @@ def inside(namespace: str, call: Callable[[], _T]) -> _T:
     return found[0]
 
 
-def eventually(condition: Callable[[], _T | None], seconds: float = 10.0) -> _T:
+def eventually(condition: Callable[[], _T | None], seconds: float = 30.0) -> _T:
     """What ``condition`` returns once it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -115,23 +128,25 @@ class World:
     def build(self) -> None:
         for namespace in (self.router, self.agent, self.mobile):
             self._add(namespace)
-        command(f"ip netns exec {self.router} sysctl -qw net.ipv6.conf.all.forwarding=1")
-        command(f"ip netns exec {self.agent} sysctl -qw net.ipv6.conf.default.accept_ra=0")
-        command(f"ip -n {self.router} addr add {CORRESPONDENT}/128 dev lo nodad")
+        switch(self.router, "conf/all/forwarding", "1")
+        switch(self.agent, "conf/default/accept_ra", "0")
+        lines = [f"addr add {CORRESPONDENT}/128 dev lo nodad"]
         for name, prefix in LINKS.items():
-            command(f"ip -n {self.router} link add {name} type bridge mcast_snooping 0 forward_delay 0")
-            command(f"ip -n {self.router} link set {name} up")
-            command(f"ip -n {self.router} addr add {prefix}ff/64 dev {name} nodad")
-            self._advertisers.append(Advertiser(self.router, name, prefix))
+            lines.append(f"link add {name} type bridge mcast_snooping 0 forward_delay 0")
+            lines += [f"link set {name} up", f"addr add {prefix}ff/64 dev {name} nodad"]
         for index, (namespace, port) in enumerate(((self.agent, "agent"), (self.mobile, "mobile"))):
             # An index unlike its peer's: otherwise the kernel may delay carrier events by a second.
-            link = f"ip -n {self.router} link add {port} index {1000 + index}"
-            command(f"{link} type veth peer name eth0 netns {namespace}")
-        command(f"ip -n {self.router} link set agent master home up")
-        command(f"ip -n {self.agent} link set eth0 up")
-        command(f"ip -n {self.agent} addr add 2001:db8:a::fe/64 dev eth0 nodad")
-        command(f"ip -n {self.agent} route add default via 2001:db8:a::ff dev eth0")
-        command(f"ip -n {self.mobile} link set eth0 up")
+            lines.append(f"link add {port} index {1000 + index} type veth peer name eth0 netns {namespace}")
+        batch(self.router, *lines, "link set agent master home up")
+        batch(
+            self.agent,
+            "link set eth0 up",
+            "addr add 2001:db8:a::fe/64 dev eth0 nodad",
+            "route add default via 2001:db8:a::ff dev eth0",
+        )
+        batch(self.mobile, "link set eth0 up")
+        for name, prefix in LINKS.items():
+            self._advertisers.append(Advertiser(self.router, name, prefix))
 
     def namespace(self, name: str) -> str:
         """One more; its full name."""
@@ -142,14 +157,14 @@ class World:
     def _add(self, namespace: str) -> None:
         command(f"ip netns add {namespace}")
         self._namespaces.append(namespace)
-        command(f"ip -n {namespace} link set lo up")
+        batch(namespace, "link set lo up")
         # The tests wait for nobody's link-local address.
-        command(f"ip netns exec {namespace} sysctl -qw net.ipv6.conf.default.accept_dad=0")
+        switch(namespace, "conf/default/accept_dad", "0")
 
     def plug(self, link: str) -> None:
         """Move the mobile node's cable."""
-        command(f"ip -n {self.router} link set mobile down")
-        command(f"ip -n {self.router} link set mobile master {link} up")
+        batch(self.router, "link set mobile down")
+        batch(self.router, f"link set mobile master {link} up")
 
     def start(self, namespace: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.directory / "log").open("ab")

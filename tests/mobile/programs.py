@@ -71,7 +71,10 @@ def start(place: World) -> subprocess.Popen[bytes]:
 
 def start_home_agent(place: World) -> None:
     place.start(place.agent, "-m", "mip6ha", "run", "-c", f"{place.directory}/ha.toml")
-    eventually((place.directory / "ha.sock").exists)
+    try:
+        eventually((place.directory / "ha.sock").exists)
+    except AssertionError:
+        raise AssertionError((place.directory / "log").read_text()) from None
 
 
 def happens(place: World, name: str, after: int) -> int:
