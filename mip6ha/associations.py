@@ -7,7 +7,7 @@ high-water mark above every number in use stands on stable storage before any of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .effects import Effect, ReserveSequences
 from .ipsec import esp
@@ -121,9 +121,9 @@ class Associations:
         """What must be on stable storage now."""
         return ReserveSequences(self._reserved)
 
-    def view(self) -> list[dict[str, object]]:
-        """Every SA without its keys, JSON-ready."""
-        return [
+    def view(self) -> Iterator[dict[str, object]]:
+        """Every SA without its keys, JSON-ready, made as it is asked for."""
+        return (
             {
                 "home_address": text(each.home_address),
                 "spi": f"0x{each.spi:08x}",
@@ -135,8 +135,9 @@ class Associations:
                 "sequence": each.window.top if each.window is not None else each.sequence,
                 "packets": each.packets,
             }
-            for each in self.database
-        ]
+            for home_address in self.database.home_addresses()
+            for each in self.database.of(home_address)
+        )
 
     def _association(self, home_address: bytes, parameters: AssociationParameters) -> SecurityAssociation:
         association = SecurityAssociation(

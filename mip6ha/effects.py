@@ -20,6 +20,7 @@ __all__ = [
     "ReleaseAddress",
     "RemoveTunnel",
     "ReserveSequences",
+    "ReserveTerms",
     "RoutePrefix",
     "SendPacket",
     "SendToMember",
@@ -132,13 +133,26 @@ class StandDown(NamedTuple):
 
 
 class StoreTerm(NamedTuple):
-    """Put a term on stable storage before anything is done under it."""
+    """Put a term on stable storage before anything is done under it.
+
+    One that is ``reserved`` may be stored soon after: a restart would not take it again in any case.
+    """
 
     term: int
 
 
 class ClaimTerm(NamedTuple):
     """Ask the arbiter for a term; the answer is ``Member.claim_answered``.
+    reserved: bool = False
+
+
+class ReserveTerms(NamedTuple):
+    """Put on stable storage, some time, that this member may take terms up to ``limit``.
+
+    A restart claims only above that. ``Member.terms_reserved`` says when it is there.
+    """
+
+    limit: int
 
     ``instead_of`` is the active member where that agreed to a planned switch: its lease need not end first.
     """
@@ -203,4 +217,5 @@ Effect = (
     | WriteJournal
     | LogKeys
     | Event
+    | ReserveTerms
 )

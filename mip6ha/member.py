@@ -18,6 +18,7 @@ from .effects import (
     ClaimTerm,
     Effect,
     ReserveSequences,
+    ReserveTerms,
     SendPacket,
     StandDown,
     StoreTerm,
@@ -65,7 +66,8 @@ class _Held(NamedTuple):
 
 
 class Member:
-    """One member of one group. ``term`` is the highest it has stored, ``random`` yields octets.
+    """One member of one group. ``term`` is the highest it has stored, ``floor`` the highest that it reserved
+    before, ``random`` yields octets.
 
     Inputs return effects, to be carried out in their order; :meth:`flush` comes after each batch of inputs.
     """
@@ -77,6 +79,8 @@ class Member:
         random: Callable[[int], bytes],
         now: float,
         term: int = 0,
+        *,
+        floor: int = 0,
     ) -> None:
         self.group = group
         members = (group.identity, *(peer.identity for peer in group.peers))
@@ -102,6 +106,7 @@ class Member:
             factor=factor,
             start_wait=group.start_wait,
             term=term,
+            floor=floor,
             now=now,
         )
         self.replication: Replication[_Held] = Replication(
@@ -136,6 +141,7 @@ class Member:
         self.machine.listen(now)
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
+        self._reserve_terms(effects)
         self._say_hello(now, effects, solicit=True)
         return effects
 
@@ -345,6 +351,15 @@ class Member:
         if self.machine.serves:
             self._lease_until = max(self._lease_until, lease_until)
 
+    def terms_reserved(self, limit: int) -> None:
+        """What :class:`ReserveTerms` asked for is on stable storage."""
+        self.machine.reserved = max(self.machine.reserved, limit)
+
+    def _reserve_terms(self, effects: list[Effect]) -> None:
+        limit = self.machine.lacking_terms()
+        if limit is not None:
+            effects.append(ReserveTerms(limit))
+
     def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
         """See :meth:`HomeAgent.ask_ike`; only the active member speaks for the set."""
         self._note(now)
@@ -508,6 +523,7 @@ class Member:
             self._report("higher_term", effects, member=identity, term=term)
             self._stop_serving(now, effects)
         effects.append(StoreTerm(term))
+        self._reserve_terms(effects)
 
     def _appear(self, identity: int, now: float) -> None:
         # A member without terms, by the draft alone, has nothing to hand over that could be told apart.
@@ -599,7 +615,7 @@ class Member:
         if self.home_agent.negotiation is not None:
             self.home_agent.negotiation.endpoint.iv_prefix = self.associations.iv_prefix
         self.switch.changed(now)
-        effects += [StoreTerm(term), TakeOver()]
+        effects += [StoreTerm(term, reserved=term <= self.machine.reserved), TakeOver()]
         effects += self.home_agent.own()
         self._say_hello(now, effects)
         for identity, neighbor in self.neighbors.items():
@@ -615,6 +631,7 @@ class Member:
         self._report("active", effects, term=term)
         if planned is not None:
             self._send(planned, Control(ControlType.SW_COMP, term=term), effects)
+        self._reserve_terms(effects)
 
     def _defended(self) -> Iterator[bytes]:
         """Every defended address, as they are when the first is wanted: not while this member takes over."""

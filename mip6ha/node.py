@@ -271,9 +271,9 @@ class HomeAgent:
 
     # -- what people read --------------------------------------------------------------------------
 
-    def bindings(self, now: float) -> list[dict[str, object]]:
-        """Every registration, JSON-ready."""
-        return [
+    def bindings(self, now: float) -> Iterator[dict[str, object]]:
+        """Every registration, JSON-ready, made as it is asked for; what comes meanwhile may be left out."""
+        return (
             {
                 "home_address": text(binding.home_address),
                 "care_of_address": text(binding.care_of_address),
@@ -285,14 +285,14 @@ class HomeAgent:
                 "mobile_network_prefixes": [
                     f"{text(prefix)}/{length}" for prefix, length in binding.prefixes
                 ],
-                "name": self._mobile_nodes[binding.home_address].name,
+                "name": self.name_of(binding.home_address),
             }
-            for binding in self.cache
+            for binding in list(self.cache)
             if binding.state is not State.UNBOUND
-        ]
+        )
 
-    def security_associations(self) -> list[dict[str, object]]:
-        """Every SA without its keys, JSON-ready."""
+    def security_associations(self) -> Iterator[dict[str, object]]:
+        """Every SA without its keys, JSON-ready, made as it is asked for."""
         return self.associations.view()
 
     def status(self, now: float) -> dict[str, object]:

@@ -1,15 +1,17 @@
 """Questions to a running home agent over a UNIX socket: one JSON object a line, one line an answer.
 
 Covered: ``{"command": "bindings"}`` -> ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "..."}``,
-answers that take their time, the socket file's mode and replacing a stale one, asking (:func:`ask`). Not
-covered: what the commands do.
+answers that take their time, long ones that are made piece by piece, the socket file's mode and replacing a
+stale one, asking (:func:`ask`). Not covered: what the commands do.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,19 +25,59 @@ from twisted.python.failure import Failure
 
 from .errors import Unusable
 
-__all__ = ["Request", "UnixControl", "Unwilling", "ask"]
+__all__ = ["Listing", "Request", "UnixControl", "Unwilling", "ask"]
 
 _LONGEST_REQUEST = 4096
 _IDLE_SECONDS = 30
 _CONNECTIONS = 32
+_ROWS = 50
+"""Rows of a listing between two looks at everything else: about a millisecond."""
+_PENDING = 32
 
 Request = Mapping[str, Any]
 Commands = Mapping[str, Callable[[Request], object]]
-"""What is asked for by name -> the result for that request, or a Deferred of it."""
+"""What is asked for by name -> the result for that request, or a Deferred of it, or a :class:`Listing`."""
 
 
 class Unwilling(Exception):
     """A request cannot be met; the text says why."""
+
+
+class Listing:
+    """A result that may be long: its rows, made when they are wanted.
+
+    Whoever asks gets one list. What is listed may change meanwhile: ``rows`` must stand that.
+    """
+
+    def __init__(self, rows: Iterable[object]) -> None:
+        self.rows = iter(rows)
+
+
+class _Pieces:
+    """One answer with a listing, a piece whenever the socket has taken the last one (an IPullProducer)."""
+
+    def __init__(self, transport: Any, listing: Listing, ended: Callable[[], object]) -> None:
+        self._transport = transport
+        self._rows = listing.rows
+        self._ended = ended
+        self._between = b""
+        transport.write(b'{"ok": true, "result": [')
+        transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Write the next piece."""
+        rows = list(islice(self._rows, _ROWS))
+        if rows:
+            self._transport.write(self._between + json.dumps(rows)[1:-1].encode())
+            self._between = b", "
+        if len(rows) < _ROWS:
+            self._transport.unregisterProducer()
+            self._transport.write(b"]}\n")
+            self._ended()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """Nobody reads it any more."""
+        self._rows = iter(())
 
 
 class _Conversation(LineOnlyReceiver, TimeoutMixin):
@@ -46,6 +88,8 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def __init__(self, control: UnixControl) -> None:
         self._control = control
+        self._lists = False
+        self._pending: deque[bytes] = deque()
 
     def connectionMade(self) -> None:  # noqa: N802
         self._control.connections += 1
@@ -60,11 +104,24 @@ class _Conversation(LineOnlyReceiver, TimeoutMixin):
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         self.resetTimeout()
+        if self._lists:
+            self._pending.append(line)
+            if len(self._pending) > _PENDING:
+                self.transport.abortConnection()
+            return
         answer = self._control.answer(line)
         if isinstance(answer, Deferred):
             answer.addCallback(self._answer)
+        elif isinstance(answer, Listing):
+            self._lists = True
+            _Pieces(self.transport, answer, self._listed)
         else:
             self._answer(answer)
+
+    def _listed(self) -> None:
+        self._lists = False
+        while self._pending and not self._lists:
+            self.lineReceived(self._pending.popleft())
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
         self._answer({"ok": False, "error": f"a request has at most {_LONGEST_REQUEST} octets"})
@@ -94,7 +151,7 @@ class UnixControl(Factory):
         """Twisted's way of taking a connection."""
         return _Conversation(self)
 
-    def answer(self, line: bytes) -> dict[str, object] | Deferred[dict[str, object]]:
+    def answer(self, line: bytes) -> dict[str, object] | Deferred[dict[str, object]] | Listing:
         """The answer to one request."""
         try:
             request = json.loads(line)
@@ -107,6 +164,8 @@ class UnixControl(Factory):
             result = command(request)
         except Unwilling as why:
             return {"ok": False, "error": str(why)}
+        if isinstance(result, Listing):
+            return result
         if isinstance(result, Deferred):
             return result.addCallbacks(
                 lambda done: {"ok": True, "result": done},

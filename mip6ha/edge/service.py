@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,8 @@ from ..negotiation import REQUESTS
 from ..node import HomeAgent
 from ..parameters import HomeAgentParameters, MobileNodeParameters
 from ..wire import address, text
-from .control import Request, UnixControl, Unwilling
+from . import logging
+from .control import Listing, Request, UnixControl, Unwilling
 from .dataplane import TunDataplane
 from .ike_keylog import KeyLogDirectory
 from .ike_views import ike_sa
@@ -313,18 +314,18 @@ class HomeAgentService(Service):
 
     def _commands(self) -> Mapping[str, Callable[[Request], object]]:
         return {
-            "bindings": lambda _: self._home_agent.bindings(time.monotonic()),
-            "sas": lambda _: self._home_agent.security_associations(),
+            "bindings": lambda _: Listing(self._home_agent.bindings(time.monotonic())),
+            "sas": lambda _: Listing(self._home_agent.security_associations()),
             "counters": lambda _: self.counters(),
             "status": lambda _: self._status(),
-            "ike": lambda _: self._ike_sas(),
+            "ike": lambda _: Listing(self._ike_sas()),
             "ask-ike": self._ask_ike,
         }
 
-    def _ike_sas(self) -> list[dict[str, object]]:
+    def _ike_sas(self) -> Iterator[dict[str, object]]:
         negotiation = self._home_agent.negotiation
         endpoint = None if negotiation is None else negotiation.endpoint
-        return [] if endpoint is None else [ike_sa(each) for each in endpoint.ike_sas.values()]
+        return iter(()) if endpoint is None else (ike_sa(each) for each in list(endpoint.ike_sas.values()))
 
     def _ask_ike(self, request: Request) -> None:
         what, home_address = str(request.get("what")), str(request.get("home_address"))
@@ -342,7 +343,8 @@ class HomeAgentService(Service):
 
     def counters(self) -> dict[str, int]:
         """What the core and the dataplane counted, by name."""
-        return dict(sorted((Counter(self._core.counters) + self._dataplane.counters).items()))
+        own = Counter(log_lines_lost=logging.lost())
+        return dict(sorted((Counter(self._core.counters) + self._dataplane.counters + own).items()))
 
     def _status(self) -> dict[str, Any]:
         edge = self._configuration.edge

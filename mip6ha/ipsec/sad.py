@@ -124,6 +124,10 @@ class SecurityAssociationDatabase:
         for associations in self._by_home_address.values():
             yield from associations
 
+    def home_addresses(self) -> list[bytes]:
+        """Every home address that has SAs."""
+        return list(self._by_home_address)
+
     def add(self, destination: bytes, association: SecurityAssociation) -> None:
         """Take in an SA that protects packets to ``destination``; ``ValueError`` if its SPI is taken."""
         if association.direction is Direction.IN:

@@ -79,7 +79,7 @@ def test_expiry_undoes_the_registration_without_a_word() -> None:
     world.advance(30)
     assert world.advance(30) == [RemoveTunnel(node.home_address), ReleaseAddress(node.home_address)]
     assert world.count("expiries") == 1
-    assert world.agent.bindings(world.now) == []
+    assert list(world.agent.bindings(world.now)) == []
     assert world.agent.next_deadline() is None
 
 

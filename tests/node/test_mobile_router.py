@@ -142,7 +142,7 @@ def test_a_move_takes_the_prefixes_along_and_a_refresh_may_change_them() -> None
         RoutePrefix(*OTHER, HOME),
         SetTunnel(HOME, CARE_OF_2),
     ]
-    assert world.agent.bindings(world.now)[0]["mobile_network_prefixes"] == ["2001:db8:bb::/56"]
+    assert next(world.agent.bindings(world.now))["mobile_network_prefixes"] == ["2001:db8:bb::/56"]
     world.drops(echo(CORRESPONDENT, address("2001:db8:aa::1")), "no_binding")
 
 

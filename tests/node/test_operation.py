@@ -247,8 +247,8 @@ def test_views_are_json_and_hold_no_keys() -> None:
     node.register(world, flags=A | H | R)
     world.advance(10)
     views = (
-        world.agent.bindings(world.now),
-        world.agent.security_associations(),
+        list(world.agent.bindings(world.now)),
+        list(world.agent.security_associations()),
         world.agent.status(world.now),
     )
     shown = json.dumps(views) + repr(world.parameters) + repr(list(world.agent.associations.database))

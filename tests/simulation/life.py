@@ -15,6 +15,7 @@ from mip6ha.effects import (
     Effect,
     Event,
     ReserveSequences,
+    ReserveTerms,
     SendPacket,
     SendToMember,
     StandDown,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .world import World
 
 __all__ = ["Life"]
+
+_DISK = 0.02
+"""How long a disk takes at most, in seconds, where nobody waits for it."""
 
 
 class Life:
@@ -58,6 +62,7 @@ class Life:
             world.random.randbytes,
             now,
             seat.term,
+            floor=seat.reserved,
         )
         self.counted: frozenset[int] = frozenset()
 
@@ -196,6 +201,10 @@ class Life:
                 if effect.name == "switch_begins" and not self._commanded:  # type: ignore[union-attr]
                     world.checker.yields(self)
                 world.log(effect.name, self, effect.fields)  # type: ignore[union-attr]
+            elif isinstance(effect, StoreTerm) and effect.reserved:
+                world.at(world.random.uniform(0, _DISK), self._store_term, effect.term)
+            elif isinstance(effect, ReserveTerms):
+                world.at(world.random.uniform(0, _DISK), self._reserve_terms, effect.limit)
             elif isinstance(effect, StoreTerm | ReserveSequences):
                 if host.trap_storage:
                     host.crash(f"before {type(effect).__name__} was written")
@@ -216,3 +225,17 @@ class Life:
                     world.announce(seat)
             elif isinstance(effect, ClaimTerm):
                 world.arbiter.claim(self, effect.term, effect.instead_of)
+
+    # -- what is stored while nobody waits ---------------------------------------------------------
+
+    def _store_term(self, term: int) -> None:
+        """The disk is done: if the process was gone before, nobody knows that it took the term."""
+        if self.alive and self.seat.host.trap_storage:
+            self.seat.host.crash("before the term that it serves under was written")
+        elif self.alive:
+            self.seat.term = max(self.seat.term, term)
+
+    def _reserve_terms(self, limit: int) -> None:
+        if self.alive:
+            self.seat.reserved = max(self.seat.reserved, limit)
+            self.member.terms_reserved(limit)
