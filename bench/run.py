@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mip6bench import core, dataplane, failover, generator, members, population, replication, report
+from mip6bench import core, dataplane, failover, generator, ike, members, population, replication, report
 
 PARTS = {
     "core": (core.refresh_figures, core.REFRESH_STEPS),
@@ -22,6 +22,7 @@ PARTS = {
     "failover": (failover.failover_figures, failover.STEPS),
     "dataplane": (dataplane.dataplane_figures, dataplane.STEPS),
     "replication": (replication.replication_figures, replication.STEPS),
+    "ike": (ike.ike_figures, ike.STEPS),
 }
 
 
@@ -33,9 +34,17 @@ def main() -> int:
     parser.add_argument("--member", nargs=3, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--generator", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--generator-rounds", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ike-population", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ike-initiator", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.population:
         population.serve(arguments.population)
+        return 0
+    if arguments.ike_population:
+        ike.serve(arguments.ike_population)
+        return 0
+    if arguments.ike_initiator:
+        ike.initiate(arguments.ike_initiator)
         return 0
     if arguments.member:
         members.serve(*arguments.member)

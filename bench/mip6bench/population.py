@@ -30,7 +30,7 @@ from mip6ha.node import HomeAgent
 from .core import microseconds
 from .workload import LIFETIME, Sender, home_agent, mobile_nodes, randomness
 
-__all__ = ["SIZES", "STEPS", "population_figures", "serve"]
+__all__ = ["SIZES", "STEPS", "population_figures", "resident", "serve"]
 
 SIZES = (1_000, 10_000, 100_000)
 _ROUNDS = 40
@@ -40,7 +40,8 @@ _CHUNK = 1_000
 _IDLE_CALLS = 10_000
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Octets of memory that this process has, garbage aside."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * sysconf("SC_PAGE_SIZE")
 
@@ -52,7 +53,7 @@ def serve(size: int) -> None:
     cost of the timer when nothing is due, and of every binding ending at once.
     """
     random = randomness(size)
-    before = _resident()
+    before = resident()
     nodes = tuple(mobile_nodes(size, random))
     home = home_agent(nodes, random, 0.0)
     registration = []
@@ -64,11 +65,11 @@ def serve(size: int) -> None:
         registration.append((perf_counter() - begun) / len(packets) * 1e6)
         del packets
     assert home.counters == {"registrations": size}, home.counters
-    registered = _resident()
+    registered = resident()
     for association in home.associations.database:
         if association.window is not None:
             association.window.bitmap = (1 << association.window.size) - 1
-    aged = _resident()
+    aged = resident()
     _answer(
         bytes_per_binding=(registered - before) / size,
         bytes_per_binding_aged=(aged - before) / size,

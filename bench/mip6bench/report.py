@@ -42,6 +42,10 @@ _MEANING = {
     "takeover_ms_by_contexts": "take-over in the core until an answer leaves, ms",
     "sync_ack_rate_ratio": "Binding Updates a second with a standby, of those without a set",
     "sync_bu_per_s": "Binding Updates answered a second, measured in turn",
+    "ike_psk_responder_core_ms": "an IKE SA with a child, responder, processor time in the core, ms",
+    "ike_psk_responder_cpu_ms": "the same of the whole program, ms",
+    "charon_psk_responder_cpu_ms": "the same of strongSwan, ms",
+    "bytes_per_ike_sa": "memory of an IKE SA with its child in the core, octets",
     "sync_processor_us_per_bu": "processor time of each daemon per Binding Update, µs",
 }
 
@@ -92,6 +96,11 @@ TARGETS = (
     ),
     Target("bytes_per_context", 4096, lambda figures: max(figures["bytes_per_context"].values())),
     Target("sync_ack_rate_ratio", 0.6, lambda figures: figures["sync_ack_rate_ratio"], least=True),
+    Target(
+        "ike_psk_responder_cpu_ms / charon",
+        1,
+        lambda figures: figures["ike_psk_responder_cpu_ms"] / figures["charon_psk_responder_cpu_ms"],
+    ),
 )
 
 
