@@ -21,8 +21,10 @@ from mip6ha.ipsec.ike.message import (
 from mip6ha.ipsec.ike.numbers import Exchange, Notification, PayloadKind, Protocol
 from mip6ha.ipsec.ike.parameters import Limits
 from mip6ha.ipsec.ike.payloads import (
+    Delete,
     KeyPayload,
     Notify,
+    build_delete,
     build_key_payload,
     build_notify,
     parse_notify,
@@ -429,6 +431,17 @@ def test_child_sa_not_found() -> None:
     assert world.ha.sa.state is State.ESTABLISHED
 
 
+# Deletes
+
+
+def test_a_child_deleted_twice_in_one_message() -> None:
+    world = connected()
+    spi = world.ha.child.spi_out.to_bytes(4, "big")
+    delete = Payload(PayloadKind.DELETE, build_delete(Delete(Protocol.ESP, (spi, spi))))
+    assert not ask(world, Exchange.INFORMATIONAL, delete, delete)
+    assert not world.ha.installed
+
+
 # The table
 
 
@@ -442,4 +455,7 @@ def test_the_table_names_every_error_and_its_tests() -> None:
     named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row[-1])}
     assert named <= set(globals())
     here = {name for name in globals() if name.startswith("test_")}
-    assert here - named == {"test_the_table_names_every_error_and_its_tests"}
+    assert here - named == {
+        "test_a_child_deleted_twice_in_one_message",
+        "test_the_table_names_every_error_and_its_tests",
+    }
