@@ -26,7 +26,7 @@ from .proposals import Kind
 from .sa import ChildSa, IkeSa, Pending, Rival, State, Task, TaskKind
 from .transforms import GROUPS
 from .turn import Rejection, Turn, notify
-from .window import postpone, queue
+from .window import much_later, postpone, queue
 
 __all__ = ["answer", "conclude", "request"]
 
@@ -230,6 +230,10 @@ def _refused(turn: Turn, ike_sa: IkeSa, pending: Pending, error: Notify, peer: P
         turn.remove_child(ike_sa, old)
     elif error.kind == Notification.INVALID_KE_PAYLOAD and len(error.data) == 2:
         group = int.from_bytes(error.data, "big")
-        if group != pending.group and policy is not None and _group(policy, group) == group:
+        # Once: who wants another one again wants none.
+        first = policy is not None and pending.group == _group(policy, 0)
+        if group != pending.group and policy is not None and first and _group(policy, group) == group:
             ike_sa.wanted_group = group
             queue(turn, ike_sa, pending.task, first=True)
+    elif old is not None:
+        old.rekey_at = much_later(turn, old.expires_at)

@@ -15,12 +15,13 @@ from .nat import detect, notifies
 from .numbers import Notification, PayloadKind, Protocol
 from .payloads import Delete, build_delete
 from .rekey import inherit
-from .sa import ChildSa, IkeSa, Pending, State, Task, TaskKind
+from .sa import IkeSa, Pending, State, Task, TaskKind
 from .turn import Turn, notify
 
 __all__ = ["answer", "answer_synchronisation", "conclude", "move", "request"]
 
 _SYNC_SIZE = 12
+_MOST_GONE = 16
 
 
 def request(turn: Turn, ike_sa: IkeSa, pending: Pending) -> list[Payload]:
@@ -84,22 +85,22 @@ def answer_synchronisation(ike_sa: IkeSa, contents: Contents) -> list[Payload]:
 
 
 def _deleted(turn: Turn, ike_sa: IkeSa, contents: Contents) -> list[Payload]:
-    gone: list[ChildSa] = []
+    wanted: set[int] = set()
     pending = ike_sa.pending
     for delete in contents.deletes:
-        if delete.protocol == Protocol.IKE:
+        if delete.protocol == Protocol.ESP:
+            wanted |= {int.from_bytes(each, "big") for each in delete.spis}
+        elif delete.protocol == Protocol.IKE:
             if pending is not None and pending.rival is not None and pending.task.kind is TaskKind.REKEY:
                 # 2.8.2: the peer saw no collision; its new IKE SA is the one.
                 rival = turn.register.ike_sas.get(pending.rival.spi)
                 if rival is not None and ike_sa.state is State.ESTABLISHED:
                     inherit(turn, ike_sa, rival)
-            turn.closing = "rekeyed" if ike_sa.state is State.REKEYED else "deleted_by_peer"
-        elif delete.protocol == Protocol.ESP:
-            wanted = {int.from_bytes(each, "big") for each in delete.spis}
-            found = [each for each in ike_sa.children.values() if each.spi_out in wanted]
-            gone += found
-            if pending is not None:
-                pending.gone += tuple(sorted(wanted - {each.spi_out for each in found}))
+            turn.closing = "rekeyed" if ike_sa.successor else "deleted_by_peer"
+    gone = [each for each in ike_sa.children.values() if each.spi_out in wanted]
+    if pending is not None:
+        unknown = sorted(wanted - {each.spi_out for each in gone})
+        pending.gone = (*pending.gone, *unknown)[-_MOST_GONE:]
     answered = []
     for child in gone:
         # 2.25.1: who asks for the same at the same time has said it already.

@@ -18,7 +18,7 @@ from .proposals import Kind, Proposal, accept, build_proposals, offered
 from .sa import IkeSa, Pending, Rival, State, Task, TaskKind
 from .transforms import GROUPS
 from .turn import Rejection, Turn
-from .window import postpone, queue
+from .window import much_later, postpone, queue
 
 __all__ = ["answer", "conclude", "inherit", "request"]
 
@@ -133,8 +133,10 @@ def conclude(turn: Turn, ike_sa: IkeSa, pending: Pending, contents: Contents) ->
             _yield_to(turn, ike_sa, pending)
         elif error.kind == Notification.INVALID_KE_PAYLOAD:
             _other_group(turn, ike_sa, pending, error.data)
-        else:
+        elif error.kind == Notification.TEMPORARY_FAILURE:
             postpone(turn, ike_sa, pending.task)
+        else:
+            ike_sa.rekey_at = much_later(turn, ike_sa.expires_at)
         return
     sa, key, nonce = contents.sa, contents.key, contents.nonce
     try:
@@ -157,7 +159,7 @@ def conclude(turn: Turn, ike_sa: IkeSa, pending: Pending, contents: Contents) ->
     if pending.rival is not None and rival is not None and min(pending.nonce, nonce) < pending.rival.nonce:
         # Ours came from the lowest nonce (2.8.2): we delete it, and the peer deletes the old one.
         inherit(turn, ike_sa, rival)
-        fresh.state = State.REKEYED
+        fresh.state, fresh.successor = State.REKEYED, rival.spi
         fresh.rekey_at = fresh.probe_at = float("inf")
         queue(turn, fresh, Task(TaskKind.DELETE))
         turn.changed(fresh)
@@ -183,6 +185,7 @@ def _other_group(turn: Turn, ike_sa: IkeSa, pending: Pending, data: bytes) -> No
     ours = {
         each.id for offer in turn.parameters.proposals for each in offer.transforms if each.kind == Kind.GROUP
     }
-    if group in ours and group != pending.group:
+    # Once: who wants another one again wants none.
+    if group in ours and group != pending.group == ike_sa.group:
         ike_sa.wanted_group = group
         queue(turn, ike_sa, pending.task, first=True)

@@ -13,7 +13,6 @@ from .window import queue, retransmit
 __all__ = ["deadline", "due"]
 
 _NEVER = float("inf")
-_ENDS = {State.HALF_OPEN: "half_open_expired", State.REKEYED: "rekeyed"}
 
 
 def deadline(ike_sa: IkeSa) -> float:
@@ -32,8 +31,16 @@ def due(turn: Turn, ike_sa: IkeSa) -> None:
     if ike_sa.expires_at <= now:
         if ike_sa.state is State.CLOSED:
             turn.register.forget(ike_sa)
+        elif ike_sa.state is State.ESTABLISHED:
+            # The peer is told, if it can be; what it says to that is not waited for very long.
+            turn.counters["lifetime"] += 1
+            ike_sa.state, ike_sa.waiting = State.REKEYED, ()
+            ike_sa.rekey_at = ike_sa.probe_at = ike_sa.resume_at = _NEVER
+            ike_sa.expires_at = now + 2 * turn.parameters.timing.linger
+            queue(turn, ike_sa, Task(TaskKind.DELETE))
         else:
-            reason = _ENDS.get(ike_sa.state, "lifetime")
+            ended = "rekeyed" if ike_sa.successor else "lifetime"
+            reason = "half_open_expired" if ike_sa.state is State.HALF_OPEN else ended
             turn.counters[reason] += 1
             turn.close(ike_sa, reason)
         return

@@ -17,6 +17,7 @@ __all__ = [
     "EXCHANGES",
     "exhausted",
     "idle",
+    "much_later",
     "new_pending",
     "postpone",
     "queue",
@@ -52,6 +53,11 @@ def postpone(turn: Turn, ike_sa: IkeSa, task: Task) -> None:
     timing = turn.parameters.timing
     queue(turn, ike_sa, task, first=True)
     ike_sa.resume_at = turn.now + timing.retry * (1.0 + turn.fraction())
+
+
+def much_later(turn: Turn, expires_at: float) -> float:
+    """When a re-key that was refused for good is tried once more: at a quarter of the time that is left."""
+    return turn.now + max(turn.parameters.timing.retry, (expires_at - turn.now) / 4)
 
 
 def send_request(turn: Turn, ike_sa: IkeSa, pending: Pending, payloads: Sequence[Payload]) -> None:

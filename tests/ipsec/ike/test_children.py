@@ -9,11 +9,13 @@ import pytest
 
 from mip6ha.ipsec.ike.effects import Established, InstallChild, SendDatagram
 from mip6ha.ipsec.ike.message import parse_header
+from mip6ha.ipsec.ike.numbers import Notification
 from mip6ha.ipsec.ike.parameters import Limits
 from mip6ha.ipsec.ike.proposals import Offer, esp_offer, ike_offer
 from mip6ha.ipsec.ike.sa import State
+from mip6ha.ipsec.ike.turn import notify
 
-from .tampering import opened
+from .tampering import changed, opened
 from .world import CALM, ESP_PFS, Node, World, parameters_of, peer_of, signalling
 
 INIT, AUTH, CREATE, INFORMATIONAL = 34, 35, 36, 37
@@ -315,14 +317,69 @@ def test_lifetimes_rekey_by_themselves() -> None:
 def test_what_cannot_be_rekeyed_ends() -> None:
     world = connected(timing=replace(CALM, ike_lifetime=500.0, child_lifetime=10_000.0, attempts=20))
     world.ha.down = True
-    world.run(560)
-    assert not world.mn.sas()
+    world.run(620)
+    assert not world.mn.sas(State.ESTABLISHED, State.REKEYED)
     assert not world.mn.installed
     world.ha.down = False
     world.mn.down = True
-    world.run(100)
-    assert not world.ha.sas()
+    world.run(200)
+    assert not world.ha.endpoint.ike_sas
     assert not world.ha.installed
+
+
+def test_the_peer_is_told_when_a_lifetime_ends() -> None:
+    world = connected(timing=replace(CALM, ike_lifetime=500.0, child_lifetime=10_000.0))
+    # Neither end may have a successor.
+    for node in (world.mn, world.ha):
+        node.sa.rekey_at = float("inf")
+    world.ha.sa.expires_at = float("inf")
+    world.run(560)
+    assert kinds(world) == [INFORMATIONAL, INFORMATIONAL]
+    assert not world.mn.installed
+    assert not world.ha.installed
+    assert not world.ha.sas(State.ESTABLISHED, State.REKEYED)
+
+
+@pytest.mark.parametrize("what", ["ike", "child"])
+def test_a_rekey_that_is_refused_for_good_is_not_asked_for_again_and_again(what: str) -> None:
+    world = connected(timing=replace(CALM, ike_lifetime=4000.0, child_lifetime=4000.0))
+    other = esp_offer([(28, None)])
+    ha = peer_of("ha", children=(signalling(other, role="ha"),))
+    world.ha.endpoint.reconfigure(
+        parameters_of("ha", ha, proposals=(ike_offer([(28, None)], [5], [31]),), timing=CALM)
+    )
+    (rekey if what == "ike" else rekey_child)(world, world.mn)
+    world.run(100)
+    assert len(world.sent) == 2
+    assert world.ha.endpoint.counters == {"no_proposal_chosen": 1}
+    world.run(1000)
+    assert len(world.sent) == 4
+
+
+@pytest.mark.parametrize("what", ["ike", "child"])
+def test_two_groups_in_turn_are_not_asked_for_for_ever(what: str) -> None:
+    """A responder that wants whatever group it did not get."""
+    groups = [31, 19]
+    child = esp_offer([(20, 128)], group=groups)
+    peers = {role: peer_of(role, children=(signalling(child, role=role),)) for role in ("mn", "ha")}
+    suite = ike_offer([(20, 128)], [5], groups)
+    world = World(*(parameters_of(role, peers[role], proposals=(suite,)) for role in ("mn", "ha")))
+    world.connect()
+    world.sent.clear()
+
+    def other_group(datagram: SendDatagram) -> list[SendDatagram]:
+        header, _ = parse_header(datagram.octets)
+        if datagram.local == world.ha.address and header.exchange == CREATE:
+            [asked] = [each for each in opened(world.mn, world.sent[-2])[1] if each.kind == KEY_EXCHANGE]
+            wanted = b"\0\x13" if asked.body[:2] == b"\0\x1f" else b"\0\x1f"
+            refusal = notify(Notification.INVALID_KE_PAYLOAD, wanted)
+            return [changed(world.ha, datagram, lambda _: [refusal])]
+        return [datagram]
+
+    world.meddle = other_group
+    (rekey if what == "ike" else rekey_child)(world, world.mn)
+    world.run(60)
+    assert kinds(world).count(CREATE) == 4
 
 
 def test_another_child() -> None:

@@ -1,4 +1,4 @@
-"""Messages as others write and read them: strongSwan's parsed and built again, ours read by tshark and scapy."""
+"""Messages on the wire: strongSwan's parsed and built again, ours read by tshark and scapy."""
 
 from __future__ import annotations
 
