@@ -42,6 +42,8 @@ from .harp.messages import (
 )
 from .harp.parts import Parts
 from .harp.sync import Progress, Replication
+from .hellos import Hellos
+from .inquiries import Inquiries
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
 from .numbering import HIGHEST_FLOOR, SharedAssociations
@@ -53,8 +55,6 @@ __all__ = ["Member"]
 
 _MOST_HELD = 20_000
 """Answers that wait for standbys; beyond that mobile nodes get none until some have gone."""
-_LIFETIME = 1800
-_ASK_AGAIN = 2.0
 _FOREVER = float("inf")
 
 
@@ -112,11 +112,24 @@ class Member:
         self.replication: Replication[_Held] = Replication(
             tuple(self.neighbors), self.contexts.record, timeout=group.retransmission
         )
-        self._incarnation = int.from_bytes(random(8), "big")
-        self._sequence = int.from_bytes(random(2), "big")
-        self._hello_at = now
-        self._identifier = int.from_bytes(random(2), "big")
-        self._asked: dict[int, tuple[int, float]] = {}
+        self.hellos = Hellos(
+            group,
+            self.machine,
+            self.neighbors,
+            self.replication,
+            random=random,
+            now=now,
+            floor=parameters.sequence_floor,
+            send=self._send,
+        )
+        self.inquiries = Inquiries(
+            group,
+            self.machine,
+            self.replication,
+            random=random,
+            digest=self.contexts.digest,
+            send=self._send,
+        )
         self._parts = {peer.identity: Parts() for peer in group.peers}
         self._announcements = Announcements(group.announcements_per_second)
         self._claiming_until = _FOREVER
@@ -142,7 +155,7 @@ class Member:
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
         self._reserve_terms(effects)
-        self._say_hello(now, effects, solicit=True)
+        self.hellos.say(now, effects, solicit=True)
         return effects
 
     def restore(self, contexts: Iterable[Context], now: float) -> list[Effect]:
@@ -163,7 +176,7 @@ class Member:
         if self.machine.serves:
             effects.append(StandDown())
         self.machine.do(Event.STOP)
-        self._say_hello(now, effects, lifetime=0)
+        self.hellos.say(now, effects, lifetime=0)
         if self.contexts.journal is not None:
             self.contexts.journal.drain(now, effects)
         return effects
@@ -258,7 +271,7 @@ class Member:
         if self.machine.role is Role.STOPPED:
             return None
         times = [
-            self._hello_at,
+            self.hellos.due,
             self._announcements.deadline,
             self._claiming_until,
             self._lease_until,
@@ -306,9 +319,9 @@ class Member:
             if self._changes:
                 # The one before may have brought them in, while this one was its standby.
                 self._reconfigure(effects, gently=True)
-        if self._hello_at <= now:
-            self._say_hello(now, effects)
-            self._ask(now, effects)
+        if self.hellos.due <= now:
+            self.hellos.say(now, effects)
+            self.inquiries.ask(now, effects)
             if self.group.preempt and self.machine.active in self.neighbors:
                 self.switch.preempt(self.neighbors[self.machine.active].rank, now, effects)
         effects += self.flush(now)
@@ -468,8 +481,8 @@ class Member:
         self._learn(identity, getattr(message, "term", None), now, effects)
         if not isinstance(message, Hello):
             raise Refused("not_proved")
-        if not neighbor.prove(message, self._incarnation):
-            self._send_hello(identity, effects, solicit=True)
+        if not neighbor.prove(message, self.hellos.incarnation):
+            self.hellos.answer(identity, effects, solicit=True)
             raise Refused("not_proved")
         self.channel.close(identity)
 
@@ -493,15 +506,15 @@ class Member:
             return
         if self.replication.peers[identity].progress is Progress.ABSENT:
             self._appear(identity, now)
-            self._asked.pop(identity, None)
+            self.inquiries.forget(identity)
             if hello.term is None:
                 # It will not say what was missed.
                 self.machine.complete = False
             self._report("member_appeared", effects, member=identity)
             if self.machine.serves:
                 # It answers only those that it has heard.
-                self._send_hello(identity, effects)
-                self._ask(now, effects)
+                self.hellos.answer(identity, effects)
+                self.inquiries.ask(now, effects)
         self.machine.heard(neighbor, now)
         if served and not hello.active and self.machine.serves:
             # What it said while it served may have led the home link to it.
@@ -509,7 +522,7 @@ class Member:
         if self.machine.role is not Role.CLAIMING:
             self._claiming_until = _FOREVER
         if hello.solicit:
-            self._send_hello(identity, effects)
+            self.hellos.answer(identity, effects)
 
     def _learn(self, identity: int, term: int | None, now: float, effects: list[Effect]) -> None:
         """Whoever hears a higher term, in whatever message, stops serving at once."""
@@ -547,8 +560,8 @@ class Member:
         """Apply the contexts of an active member, or merge what another one had that we lack."""
         self._learn(identity, reply.term, now, effects)
         machine = self.machine
-        asked = self._asked.get(identity)
-        answers = asked is not None and asked[0] == reply.identifier
+        asked = self.inquiries.asked(identity)
+        answers = asked == reply.identifier
         if reply.term is not None and reply.term < machine.term:
             # Also what answers: a member that has not heard of our term may accept more under its own.
             raise Refused("stale_term")
@@ -584,13 +597,7 @@ class Member:
                 status = SynchronizationStatus.UNSPECIFIED
             statuses.append((int(status), entry.home_address))
         if answers:
-            again = now + self._patience
-            if not reply.entries:
-                # All of it has come. An active member that still does not count us in is asked anew later.
-                again += _ASK_AGAIN
-                self.replication.peers[identity].pulled = True
-                machine.complete = True
-            self._asked[identity] = reply.identifier, again
+            self.inquiries.answered(identity, now, whole=not reply.entries)
         if reply.acknowledge:
             self._send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
 
@@ -617,15 +624,15 @@ class Member:
         self.switch.changed(now)
         effects += [StoreTerm(term, reserved=term <= self.machine.reserved), TakeOver()]
         effects += self.home_agent.own()
-        self._say_hello(now, effects)
+        self.hellos.say(now, effects)
         for identity, neighbor in self.neighbors.items():
             if neighbor.is_alive(now):
                 self._appear(identity, now)
         if planned is not None:
             # It waited until we had all it had.
             self.replication.trust(planned)
-        self._asked.clear()
-        self._ask(now, effects)
+        self.inquiries.forget_all()
+        self.inquiries.ask(now, effects)
         self._settle(effects)
         self._announcements.begin(self._defended(), now)
         self._report("active", effects, term=term)
@@ -648,7 +655,7 @@ class Member:
         for identity, peer in self.replication.peers.items():
             if peer.progress is not Progress.ABSENT:
                 self.replication.appear(identity, now)
-        self._asked.clear()
+        self.inquiries.forget_all()
         self.associations.alone = False
         self._announcements.end()
         self._lease_until = _FOREVER
@@ -673,7 +680,7 @@ class Member:
             if self.replication.peers[identity].progress is Progress.ABSENT or neighbor.is_alive(now):
                 continue
             self._let_go(self.replication.vanish(identity), effects)
-            self._asked.pop(identity, None)
+            self.inquiries.forget(identity)
             self._report("member_failed", effects, member=identity)
         for identity in self.replication.stalled(now):
             self._let_go(self.replication.mute(identity), effects)
@@ -688,80 +695,15 @@ class Member:
         self.associations.alone = self.replication.alone
         if caught_up:
             self._report("synchronized", effects, members=list(self.replication.synchronized()))
-            self._say_hello(self.contexts.now, effects)
+            self.hellos.say(self.contexts.now, effects)
 
     # -- what this member says ---------------------------------------------------------------------
-
-    @property
-    def _patience(self) -> float:
-        return max(10 * self.group.retransmission, 2 * self.group.hello_interval)
 
     def _send(self, identity: int, message: Body, effects: list[Effect]) -> None:
         try:
             self.channel.send(identity, message, effects)
         except Refused as refused:
             self.counters[f"harp_{refused.reason}"] += 1
-
-    def _say_hello(
-        self, now: float, effects: list[Effect], *, solicit: bool = False, lifetime: int = _LIFETIME
-    ) -> None:
-        self._sequence = self._sequence + 1 & 0xFFFF
-        interval = self.group.hello_interval
-        on_time = 0 <= now - self._hello_at < interval
-        self._hello_at = (self._hello_at if on_time else now) + interval
-        for identity in self.neighbors:
-            self._send_hello(identity, effects, solicit=solicit, lifetime=lifetime, counted=True)
-
-    def _send_hello(
-        self,
-        identity: int,
-        effects: list[Effect],
-        *,
-        solicit: bool = False,
-        lifetime: int = _LIFETIME,
-        counted: bool = False,
-    ) -> None:
-        if not counted:
-            self._sequence = self._sequence + 1 & 0xFFFF
-        serves = self.machine.serves
-        hello = Hello(
-            self._sequence,
-            self.group.preference,
-            lifetime,
-            max(1, round(self.group.hello_interval * 1000)),
-            self.group.group,
-            serves,
-            solicit,
-            True,
-            self.machine.term,
-            self.replication.synchronized() if serves else None,
-            (),
-            self._incarnation,
-            self.neighbors[identity].incarnation,
-            self.home_agent.parameters.sequence_floor,
-        )
-        self._send(identity, hello, effects)
-
-    def _ask(self, now: float, effects: list[Effect]) -> None:
-        """Ask for state: a standby the active member until it has all, an active member whoever comes."""
-        machine = self.machine
-        for identity, peer in self.replication.peers.items():
-            if peer.progress is Progress.ABSENT:
-                continue
-            if machine.serves:
-                wanted = peer.progress is Progress.SYNCHRONIZING and not peer.pulled
-            else:
-                wanted = machine.active == identity and not machine.eligible
-            asked = self._asked.get(identity)
-            if not wanted or (asked is not None and asked[1] > now):
-                continue
-            if asked is None or peer.pulled:
-                self._identifier = self._identifier + 1 & 0xFFFF
-                asked = self._identifier, now
-                peer.pulled = False
-            # The same request again, if it is one: an answer under way goes on as it is.
-            self._asked[identity] = asked[0], now + self._patience
-            self._send(identity, StateRequest(asked[0], (), self.contexts.digest()), effects)
 
     def _report(self, name: str, effects: list[Effect], **fields: object) -> None:
         machine = self.machine

@@ -41,7 +41,9 @@ ALLOWED["switching"] = ALLOWED["replica"] | {"replica"}
 ALLOWED["journaling"] = {"effects"}
 ALLOWED["contexts"] = ALLOWED["replica"] | {"replica", "journaling"}
 ALLOWED["journaled"] = ALLOWED["contexts"] | {"journaling"}
+ALLOWED["hellos"] = ALLOWED["inquiries"] = _CORES
 ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching", "journaling"}
+ALLOWED["member"] |= {"hellos", "inquiries"}
 _OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "group_config", "config", "mobile_config", ""}
 _OUTSIDE |= {"ike_config", "journaled"}
 ALLOWED["tables"] = _CORES

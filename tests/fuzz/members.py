@@ -117,8 +117,8 @@ class Round:
         random, world = self.random, self.world
         machine = world.members[self.target].machine
         term = machine.term + random.choice((0, 0, 0, 0, 0, 0, -256, 1, 256))
-        asked = world.members[self.target]._asked.get(self.source)
-        identifier = asked[0] if asked and random.random() < 0.7 else random.randrange(65536)
+        asked = world.members[self.target].inquiries.asked(self.source)
+        identifier = asked if asked is not None and random.random() < 0.7 else random.randrange(65536)
         match random.randrange(10):
             case 0:
                 sequence = world.members[self.target].neighbors[self.source].sequence + 1 & 0xFFFF
