@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .ipsec.algorithms import Transform
+from .ipsec.policy import Use
 from .mobile.parameters import REFUSED_DELAY, EmulatorParameters
 from .parameters import AssociationParameters
 from .tables import (
@@ -47,6 +48,7 @@ _ADDRESS = "a routable unicast IPv6 address"
 _INTERFACE = "the name of an interface, 15 octets at most"
 _BOOLEAN = "true, false"
 _LIFETIME = "4 to 262140 seconds"
+_KERNEL_USES = "binding, signalling, prefix, payload"
 _MINIMUM_SECRET = 16
 
 
@@ -168,6 +170,8 @@ def _associations(
         taken[table.direction, table.spi] += 1
         if taken[table.direction, table.spi] > 1:
             problems.add([*location, "spi"], "is used twice", "one SA for each SPI and direction")
+        if node.dataplane == "kernel" and table.use == Use.RETURN_ROUTABILITY:
+            problems.add([*location, "use"], "is not for the kernel dataplane", _KERNEL_USES)
         association = table.parameters(key_file, location, problems)
         if association is not None:
             found.append(association)

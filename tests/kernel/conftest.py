@@ -25,7 +25,7 @@ from .network import Wire
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 INSIDE = "MIP6_KERNEL_RUN" in os.environ
-SECONDS = 240
+SECONDS = 600
 REPORTS = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
 
 

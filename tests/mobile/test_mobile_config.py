@@ -56,6 +56,21 @@ def test_defaults(tmp_path: Path) -> None:
     assert association.direction is Direction.OUT
 
 
+def test_the_kernel_makes_the_packets_where_that_is_said(tmp_path: Path) -> None:
+    assert load(written(tmp_path, NODE + SA)).edge.dataplane == "tun"
+    assert load(written(tmp_path, NODE + 'dataplane = "kernel"\n' + SA)).edge.dataplane == "kernel"
+
+
+def test_the_kernel_has_no_policy_for_return_routability(tmp_path: Path) -> None:
+    tunnel = SA.replace('"signalling"', '"return-routability"')
+    for dataplane, status in (("tun", 0), ("kernel", 2)):
+        path = written(tmp_path, f'{NODE}dataplane = "{dataplane}"\n{tunnel}')
+        told = CliRunner().invoke(main, ["check", "-c", str(path)])
+        assert told.exit_code == status
+    assert "mobile_node.sa" in told.output
+    assert "is not for the kernel dataplane" in told.output
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, NODE + 'events = "e.jsonl"\nstate_dir = "s"\n'))
     assert (loaded.edge.events, loaded.edge.state_dir) == (tmp_path / "e.jsonl", tmp_path / "s")
