@@ -231,6 +231,8 @@ def load(path: Path) -> Configuration:
     member = None if group is None else group.parameters(agent.address, key_file, problems)
     if group is not None:
         _check_size(nodes, problems)
+    if agent.dataplane == "kernel":
+        _check_protection(nodes, problems)
     journal_secret = _journal_secret(agent, key_file, problems)
     own, secrets = _ike_secrets(content, path, key_file, problems)
     problems.refuse()
@@ -291,6 +293,18 @@ def _journal_secret(agent: _HomeAgentTable, key_file: KeyFile, problems: Problem
     if len(entry.secret) < _MINIMUM_SECRET:
         problems.add(location, "names no secret", f"one of at least {_MINIMUM_SECRET} octets")
     return entry.secret
+
+
+def _check_protection(nodes: list[_Located], problems: Problems) -> None:
+    """The kernel forwards all payload of a mobile node, or none."""
+    for location, node in nodes:
+        uses = {association.use for association in node.associations}
+        if Use.RETURN_ROUTABILITY in uses and Use.PAYLOAD not in uses:
+            problems.add(
+                [*location, "sa"],
+                f"protects {Use.RETURN_ROUTABILITY.value} but not {Use.PAYLOAD.value}",
+                f"both, neither, or {Use.PAYLOAD.value} with dataplane kernel",
+            )
 
 
 def _check_size(nodes: list[_Located], problems: Problems) -> None:

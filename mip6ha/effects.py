@@ -73,10 +73,14 @@ class ReleaseAddress(NamedTuple):
 
 
 class SetTunnel(NamedTuple):
-    """Tunnel between the home agent and a care-of address for a home address; replaces an older one."""
+    """Tunnel between the home agent and a care-of address for a home address; replaces an older one.
+
+    Where payload is ``protected`` it needs ESP, which is the core's: it must come there, both ways.
+    """
 
     home_address: bytes
     care_of_address: bytes
+    protected: bool = False
 
 
 class RemoveTunnel(NamedTuple):

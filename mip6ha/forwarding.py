@@ -73,6 +73,10 @@ class Forwarding:
         else:
             self._protected.pop(home_address, None)
 
+    def is_protected(self, home_address: bytes) -> bool:
+        """Whether a home address has tunnel mode SAs."""
+        return home_address in self._protected
+
     def encapsulate(self, binding: Binding, packet: bytes, now: float, effects: list[Effect]) -> None:
         """Tunnel an intercepted packet to the care-of address."""
         packet = tunnel.check_inner(packet)

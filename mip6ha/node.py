@@ -507,7 +507,8 @@ class HomeAgent:
         effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
         home_address = binding.home_address
         effects += [RoutePrefix(*new, home_address) for new in prefixes if new not in old_prefixes]
-        effects.append(SetTunnel(home_address, binding.care_of_address))
+        protected = self.forwarding.is_protected(home_address)
+        effects.append(SetTunnel(home_address, binding.care_of_address, protected))
         return True
 
     def _claim(self, address: bytes) -> list[Effect]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from .binding.cache import Binding, State
 from .binding.messages import LIFETIME_UNIT, MobileNetworkPrefix
 from .binding.registration import Before
-from .effects import DefendAddress, Effect, ReleaseAddress
+from .effects import DefendAddress, Effect, ReleaseAddress, SetTunnel
 from .failover.context import FORMAT, AssociationState, BindingState, Context, Version, encode
 from .harp.messages import StateEntry, entry_size
 from .ipsec.algorithms import Keys, by_name
@@ -145,6 +145,7 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
             raise Malformed("context_spi")
     if context.gone:
         return home_agent.replace({home_address: None})
+    before = home_agent.forwarding.is_protected(home_address)
     effects: list[Effect] = []
     known = owner.of(home_address)
     if known and len(known) == len(context.associations) and all(map(_is_of, known, context.associations)):
@@ -163,7 +164,13 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
     if negotiation is not None:
         negotiation.install(home_address, ike, now)
     _not_before(home_agent, home_address, context.timestamp)
-    return effects + install_binding(home_agent, home_address, context.binding, now)
+    effects += install_binding(home_agent, home_address, context.binding, now)
+    binding, protected = home_agent.cache.get(home_address), home_agent.forwarding.is_protected(home_address)
+    if protected != before and binding is not None and binding.is_bound:
+        tunnel = SetTunnel(home_address, binding.care_of_address, protected)
+        # It is another one, even if it leads to the same care-of address.
+        effects += [tunnel] if tunnel not in effects else []
+    return effects
 
 
 def _not_before(home_agent: HomeAgent, home_address: bytes, timestamp: int) -> bool:

@@ -206,6 +206,13 @@ BROKEN = {
         "home_agent.dataplane",
         "allowed: tun, kernel",
     ),
+    "half protected": Broken(
+        replaced("[home_agent]", '[home_agent]\ndataplane = "kernel"').replace(
+            '"binding"', '"return-routability"'
+        ),
+        "mobile_node[0].sa",
+        "return-routability but not payload",
+    ),
     "boolean": Broken(
         replaced("[home_agent]", "[home_agent]\nduplicate_address_detection = 1"),
         "home_agent.duplicate_address_detection",

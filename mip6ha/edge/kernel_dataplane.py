@@ -133,7 +133,7 @@ class KernelDataplane(TunDataplane):
         self._tunnels.bring_here(address, here=here)
 
     def _set_tunnel(self, effect: SetTunnel) -> None:
-        self._tunnels.tunnel(effect.home_address, effect.care_of_address)
+        self._tunnels.tunnel(effect.home_address, effect.care_of_address, protected=effect.protected)
 
     def _remove_tunnel(self, effect: RemoveTunnel) -> None:
         self._tunnels.tunnel(effect.home_address, None)

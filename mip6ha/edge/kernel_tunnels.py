@@ -85,6 +85,7 @@ class KernelTunnels:
         self._care_of: dict[bytes, bytes] = {}
         self._owner: dict[Key, bytes] = {}
         self._behind: dict[bytes, set[Key]] = {}
+        self._protected: set[bytes] = set()
         self._narrow: set[bytes] = set()
         self._routes: dict[Key, Route] = {}
         self._filters: dict[Key, tuple[int, bytes]] = {}
@@ -100,12 +101,19 @@ class KernelTunnels:
         (self._here.add if here else self._here.discard)(address)
         self._dirty[address, _WHOLE] = None
 
-    def tunnel(self, home_address: bytes, care_of_address: bytes | None) -> None:
-        """The tunnel of a home address and of the prefixes behind it, or none."""
+    def tunnel(self, home_address: bytes, care_of_address: bytes | None, *, protected: bool = False) -> None:
+        """The tunnel of a home address and of the prefixes behind it, or none.
+
+        One that is ``protected`` is the daemon's, both ways: nothing gets through here without ESP.
+        """
         if care_of_address is None:
             self._care_of.pop(home_address, None)
         else:
             self._care_of[home_address] = care_of_address
+        if protected:
+            self._protected.add(home_address)
+        else:
+            self._protected.discard(home_address)
         self._touch(home_address)
 
     def add_prefix(self, prefix: bytes, length: int, home_address: bytes) -> None:
@@ -143,8 +151,9 @@ class KernelTunnels:
         """The route of a key, and the care-of address that its filter lets through."""
         owner = self._owner.get(key)
         care_of_address = None
-        if owner is not None or key[1] == _WHOLE:
-            care_of_address = self._care_of.get(key[0] if owner is None else owner)
+        home_address = key[0] if owner is None and key[1] == _WHOLE else owner
+        if home_address is not None and home_address not in self._protected:
+            care_of_address = self._care_of.get(home_address)
         narrow = self.all_narrow or care_of_address in self._narrow
         if care_of_address is not None and not narrow:
             return Route(*key, self.device, (self._address, care_of_address)), care_of_address
@@ -323,6 +332,7 @@ class KernelTunnels:
         """Remove everything that is installed."""
         self._here.clear()
         self._care_of.clear()
+        self._protected.clear()
         self._owner.clear()
         self._behind.clear()
         self._dirty |= dict.fromkeys((*self._routes, *self._filters))

@@ -208,6 +208,23 @@ def test_prefixes_follow_their_home_address(wire: Wire, agent: Agent) -> None:
     assert not comes_up(wire, BEHIND, ELSEWHERE)
 
 
+def test_what_needs_esp_is_the_daemons(wire: Wire, agent: Agent) -> None:
+    bound(agent)
+    protected = SetTunnel(HOME_ADDRESS, CARE_OF_ADDRESS, protected=True)
+    # The route goes to the daemon, the filter goes.
+    assert agent.do(RoutePrefix(NETWORK, 48, HOME_ADDRESS), protected) == 3
+    for destination in (HOME_ADDRESS, BEHIND):
+        wire.send(tunnelled(CORRESPONDENT, destination, b"down"))
+        assert [packet[24:40] for packet in agent.to_daemon()] == [destination]
+    assert not comes_up(wire)
+    assert not comes_up(wire, BEHIND)
+    wire.send(ipv6.build(CARE_OF_ADDRESS, AGENT, ipv6.ESP, bytes(32)))
+    assert len(agent.to_daemon()) == 1
+    bound(agent)
+    assert down(wire).destination == CARE_OF_ADDRESS
+    assert comes_up(wire)
+
+
 def test_without_a_tunnel_the_daemon_gets_it(wire: Wire, agent: Agent) -> None:
     agent.do(DefendAddress(HOME_ADDRESS))
     wire.send(tunnelled(CORRESPONDENT, HOME_ADDRESS, b"down"))

@@ -34,7 +34,7 @@ control_socket = "ha.sock"
 state_dir = "state"
 dataplane = "kernel"
 duplicate_address_detection = false
-journal = true
+journal = {journal}
 
 [[mobile_node]]
 home_address = "2001:db8:a::100"
@@ -52,7 +52,7 @@ encryption_key = "{key}"
 class Process:
     """``mip6ha run`` in the wire's namespace."""
 
-    def __init__(self, wire: Wire, directory: Path, node: MobileNode) -> None:
+    def __init__(self, wire: Wire, directory: Path, node: MobileNode, journal: str) -> None:
         self.wire = wire
         self.directory = directory
         self.node = node
@@ -67,7 +67,7 @@ class Process:
             for each in node.parameters.associations
         )
         configuration = directory / "ha.toml"
-        configuration.write_text(CONFIGURATION + "".join(associations))
+        configuration.write_text(CONFIGURATION.format(journal=journal) + "".join(associations))
         configuration.chmod(0o600)
 
     def start(self) -> None:
@@ -124,12 +124,12 @@ def agent(wire: Wire, tmp_path: Path) -> Iterator[Process]:
     yield from running(wire, tmp_path, MobileNode("2001:db8:a::100", Use.BINDING, Use.PREFIX))
 
 
-def running(wire: Wire, directory: Path, node: MobileNode) -> Iterator[Process]:
+def running(wire: Wire, directory: Path, node: MobileNode, journal: str = "true") -> Iterator[Process]:
     # The address is the home agent's now, and nobody's before.
     wire.ip("addr del 2001:db8:a::1/64 dev home", "addr add 2001:db8:a::2/64 dev home nodad")
     wire.ip("addr add fe80::1/64 dev home nodad", "route replace default dev home")
     wire.ip(*(neighbour(text(each)) for each in (CARE_OF_1, CARE_OF_2, CORRESPONDENT)))
-    process = Process(wire, directory, node)
+    process = Process(wire, directory, node, journal)
     process.start()
     try:
         process.wait(lambda: process.events("ready"))
@@ -173,6 +173,39 @@ def test_a_mobile_node_registers_moves_and_is_forwarded(wire: Wire, agent: Proce
     left = wire.ip("route show table all proto 135", "rule show", "link show", "addr show")
     assert "135" not in left
     assert "mip6" not in left
+
+
+@pytest.fixture
+def protected(wire: Wire, tmp_path: Path) -> Iterator[Process]:
+    node = MobileNode("2001:db8:a::100", Use.BINDING, Use.PREFIX, Use.PAYLOAD)
+    # What the journal has to know first would be late.
+    yield from running(wire, tmp_path, node, "false")
+
+
+def test_payload_that_needs_esp_never_goes_without(wire: Wire, protected: Process) -> None:
+    node = protected.node
+    protected.register()
+    plain = tunnelled(CORRESPONDENT, HOME_ADDRESS, b"down")
+    wire.send(plain)
+    sealed = wire.receive()
+    while sealed[24:40] != CARE_OF_1:
+        sealed = wire.receive()
+    inner = bytearray(node.inner(sealed))
+    inner[7] += 1
+    assert inner == plain
+    packet = tunnelled(HOME_ADDRESS, CORRESPONDENT, b"up")
+    wire.send(node.tunnel(packet, use=Use.PAYLOAD))
+    assert received(wire).source == HOME_ADDRESS
+    # Without ESP, and ESP that was there before.
+    assert not goes_up(wire)
+    wire.send(node.tunnel(packet, use=Use.PAYLOAD))
+    again = node.tunnel(packet, use=Use.PAYLOAD)
+    assert received(wire).source == HOME_ADDRESS
+    wire.send(again)
+    assert received(wire).source == HOME_ADDRESS
+    wire.send(again)
+    assert is_quiet(wire)
+    assert protected.show("counters")["replayed"] == 1
 
 
 DAMAGE = {

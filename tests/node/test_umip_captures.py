@@ -81,7 +81,7 @@ def test_with_detection_the_retransmission_counts(kind: str) -> None:
     agent.advance(0.6)
     assert agent.receive(packets[1][0]) == []
     found = agent.advance(0.4)
-    assert SetTunnel(HOME, packets[0][0][8:24]) in found
+    assert SetTunnel(HOME, packets[0][0][8:24], kind == "tunnel") in found
     (answer,) = sent(found)
     ours = opened(answer, kind)
     assert ours is not None
