@@ -104,8 +104,11 @@ def request(turn: Turn, ike_sa: IkeSa, pending: Pending, peer: Peer) -> list[Pay
     first = next((each for each in peer.children if each.start), None)
     if first is not None and not peer.request_address:
         spi = turn.new_child_spi()
-        pending.task = Task(TaskKind.AUTHENTICATE, first.name, spi)
-        payloads += offer_payloads(first, ike_sa, spi, groups=False)
+        try:
+            payloads += offer_payloads(first, ike_sa, spi, groups=False)
+            pending.task = Task(TaskKind.AUTHENTICATE, first.name, spi)
+        except ValueError:
+            turn.notice("child_without_home_address", ike_sa, child=first.name)
     payloads.append(notify(Notification.IKEV2_MESSAGE_ID_SYNC_SUPPORTED))
     return payloads
 

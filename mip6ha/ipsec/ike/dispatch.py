@@ -110,8 +110,6 @@ def _receive_request(turn: Turn, ike_sa: IkeSa, header: Header, chain: Chain, da
     verified = _verified(turn, ike_sa, header, chain, datagram)
     if verified is None:
         return
-    _heard(turn, ike_sa)
-    _follow(turn, ike_sa)
     expected = ike_sa.expected_id
     payloads, is_new = _answer(turn, ike_sa, header, verified)
     if payloads is None:
@@ -120,6 +118,9 @@ def _receive_request(turn: Turn, ike_sa: IkeSa, header: Header, chain: Chain, da
         return
     datagrams = turn.seal(ike_sa, header._replace(initiator=ike_sa.initiator, response=True), payloads)
     if is_new:
+        # What the message id does not count may be a replay: nothing is learned from where and when it came.
+        _heard(turn, ike_sa)
+        _follow(turn, ike_sa)
         ike_sa.expected_id = expected + 1
         ike_sa.last_response = datagrams
     if turn.closing:

@@ -12,7 +12,7 @@ from .contents import Contents
 from .effects import MoveChild
 from .message import Payload
 from .nat import detect, notifies
-from .numbers import Notification, PayloadKind, Protocol
+from .numbers import COOKIE_MAXIMUM, Notification, PayloadKind, Protocol
 from .payloads import Delete, build_delete
 from .rekey import inherit
 from .sa import IkeSa, Pending, State, Task, TaskKind
@@ -22,6 +22,7 @@ __all__ = ["answer", "answer_synchronisation", "conclude", "move", "request"]
 
 _SYNC_SIZE = 12
 _MOST_GONE = 16
+_LEAST_COOKIE2 = 8
 
 
 def request(turn: Turn, ike_sa: IkeSa, pending: Pending) -> list[Payload]:
@@ -69,7 +70,7 @@ def answer(turn: Turn, ike_sa: IkeSa, contents: Contents) -> list[Payload]:
     if ike_sa.mobike and contents.notify(Notification.UPDATE_SA_ADDRESSES) is not None:
         payloads += _update_addresses(turn, ike_sa, contents)
     cookie = contents.notify(Notification.COOKIE2)
-    if cookie is not None:
+    if cookie is not None and _LEAST_COOKIE2 <= len(cookie.data) <= COOKIE_MAXIMUM:
         # RFC 4555 4.2.5: as it came.
         payloads.append(notify(Notification.COOKIE2, cookie.data))
     return payloads

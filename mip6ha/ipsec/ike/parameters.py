@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ChildPolicy", "Limits", "Parameters", "Peer", "Scope", "Timing"]
 
+# They have to fit into fragments, and into a responder that knows nobody yet.
+_MOST_CERTIFICATES = 0x4000
+
 
 class Scope(NamedTuple):
     """Traffic at one end of a child. ``first`` and ``last`` are ``None`` for the mobile node's home address.
@@ -94,6 +97,8 @@ class Peer:
             raise ValueError(
                 f"{self.name}: a pre-shared key, or a private key, certificates and a trust anchor"
             )
+        if sum(map(len, self.chain)) > _MOST_CERTIFICATES:
+            raise ValueError(f"{self.name}: certificates of more than {_MOST_CERTIFICATES} octets in all")
         if self.psk is not None and (not self.psk or self.remote is None):
             raise ValueError(f"{self.name}: a pre-shared key is for one identity, and is not empty")
 

@@ -11,12 +11,12 @@ from mip6ha.ipsec.ike.effects import Changed, Established, InstallChild, KeyLog,
 from mip6ha.ipsec.ike.identities import Identity
 from mip6ha.ipsec.ike.message import HEADER_SIZE, Payload, build_clear, parse_chain, parse_header
 from mip6ha.ipsec.ike.numbers import Notification, PayloadKind
-from mip6ha.ipsec.ike.parameters import Limits
-from mip6ha.ipsec.ike.payloads import parse_notify
+from mip6ha.ipsec.ike.parameters import ChildPolicy, Limits, Scope
+from mip6ha.ipsec.ike.payloads import Notify, build_notify, parse_notify
 from mip6ha.ipsec.ike.proposals import esp_offer, ike_offer
 from mip6ha.ipsec.ike.sa import State
 from mip6ha.ipsec.ike.turn import notify
-from mip6ha.ipsec.policy import Mode
+from mip6ha.ipsec.policy import Mode, Use
 
 from ...octets import CORRESPONDENT, HOME_ADDRESS
 from .tampering import changed
@@ -395,3 +395,66 @@ def test_lifetimes_have_jitter() -> None:
         assert 0.9 * timing.child_lifetime <= lasts <= timing.child_lifetime + 1
         moments.add(round(lasts, 3))
     assert len(moments) == 5
+
+
+def test_a_mobile_node_without_a_home_address_has_no_child_on_one() -> None:
+    world = World(parameters_of("mn", peer_of("mn", home_addresses=())))
+    world.connect()
+    assert world.mn.sas()
+    assert not world.mn.installed
+    assert "child_without_home_address" in [each.name for each in world.mn.all(Notice)]
+
+
+def test_two_home_agents() -> None:
+    """Members of a set protect HARP between their own addresses: no home address is in it."""
+    one, other = (Scope(135, None, at[0], at[0]) for at in (MN, HA))
+    peers = {
+        role: peer_of(
+            role,
+            home_addresses=(),
+            children=(ChildPolicy("harp", Use.HARP, (esp_offer([(20, 128)]),), (local,), (remote,)),),
+        )
+        for role, local, remote in (("mn", one, other), ("ha", other, one))
+    }
+    world = World(*(parameters_of(role, peers[role]) for role in ("mn", "ha")))
+    world.connect()
+    world.check()
+    child = world.ha.child
+    assert (child.use, child.mode, child.home_address) == (Use.HARP, Mode.TRANSPORT, b"")
+    assert child.local[0].first == child.local[0].last == HA[0]
+
+
+@pytest.mark.parametrize("kind", [Notification.REDIRECT, 16900, 40959])
+def test_a_status_that_is_not_understood_is_passed_over(kind: int) -> None:
+    world = World()
+    status = Payload(PayloadKind.NOTIFY, build_notify(Notify(kind, b"\x02\x10" + HA[0])))
+
+    def also(datagram: SendDatagram) -> list[SendDatagram]:
+        # AUTH covers IKE_SA_INIT; what is under protection may be changed by who has the keys.
+        if parse_header(datagram.octets)[0].exchange == INIT:
+            return [datagram]
+        return [changed(world.mn, datagram, lambda payloads: [*payloads, status])]
+
+    world.meddle = also
+    world.connect()
+    world.check()
+    assert world.mn.sas()
+
+
+def test_a_first_message_changed_on_the_way_is_found_out() -> None:
+    """2.15: AUTH covers IKE_SA_INIT, so whoever takes a proposal out of it has nothing of it."""
+    world = World()
+
+    def weaken(datagram: SendDatagram) -> list[SendDatagram]:
+        header, first = parse_header(datagram.octets)
+        if header.exchange == INIT and not header.response:
+            chain = parse_chain(datagram.octets, HEADER_SIZE, first)
+            cut = [each for each in chain.payloads if each.kind != PayloadKind.NOTIFY]
+            return [datagram._replace(octets=build_clear(header, cut))]
+        return [datagram]
+
+    world.meddle = weaken
+    world.connect()
+    assert world.ha.endpoint.counters["authentication_failed"] == 1
+    assert not world.mn.sas()
+    assert not world.ha.sas()
