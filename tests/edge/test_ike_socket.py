@@ -130,7 +130,7 @@ def test_a_key_log_that_others_read_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "esp_sa").unlink()
     (tmp_path / "esp_sa").touch(mode=0o600)
     (tmp_path / "esp_sa").chmod(0o640)
-    with pytest.raises(Unusable, match="esp_sa: .*mode 0600"):
+    with pytest.raises(Unusable, match=r"esp_sa: .*mode 0600"):
         KeyLogDirectory(tmp_path)
     with pytest.raises(Unusable, match="No such file"):
         KeyLogDirectory(tmp_path / "nowhere" / "keys")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -20,6 +22,7 @@ from mip6ha.wire import address
 
 from ..captured import ipv6_packets
 from .conftest import Talk
+from .dissection import fields_of
 from .network import BEHIND_THEM, BEHIND_US, OURS, THEIRS, Capture, Network, eventually
 from .test_responder import agree, end
 
@@ -73,6 +76,48 @@ def test_both_directions(
     # All but the flow label, which the system chose.
     assert next_header == ipv6.IPV6
     assert opened[4:] == inner(BEHIND_THEM, BEHIND_US, b"from strongSwan")[4:]
+
+
+@pytest.mark.parametrize("proposal", [proposal for proposal, _ in TRANSFORMS])
+def test_the_key_log_is_what_wireshark_wants(
+    talk: Talk, network: Network, capture: Capture, proposal: str
+) -> None:
+    """With nothing but the directory as its configuration tshark opens IKE and ESP."""
+    talk.load("psk", esp=proposal)
+    talk.charon.initiate(child="net")
+    spis = agree(talk, "psk")
+    with network.theirs.inside():
+        theirs = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    before = talk.ours.ask("counters").get("esp_without_dataplane", 0)
+    with closing(theirs):
+        theirs.bind((BEHIND_THEM, ECHO))
+        theirs.sendto(b"for tshark", (BEHIND_US, ECHO))
+        eventually(lambda: talk.ours.ask("counters").get("esp_without_dataplane", 0) > before)
+    end(talk, "psk")
+    options = ["-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE"]
+    printed = subprocess.run(
+        [
+            "tshark",
+            "-r",
+            capture.close(),
+            *options,
+            "-T",
+            "json",
+            "--no-duplicate-keys",
+            "-Y",
+            "isakmp || esp",
+        ],
+        env=os.environ | {"WIRESHARK_CONFIG_DIR": str(talk.ours.directory / "keys")},
+        capture_output=True,
+        check=True,
+    ).stdout
+    packets = [packet["_source"]["layers"] for packet in json.loads(printed)]
+    [opened] = [packet["esp"] for packet in packets if "esp" in packet]
+    fields = dict(fields_of({"esp": opened}))
+    assert (fields["esp.spi"], fields["esp.icv_good"]) == (f"0x{spis['in']}", "1")
+    assert b"for tshark".hex(":") in json.dumps(packets)
+    encrypted = [packet["isakmp"] for packet in packets if "isakmp" in packet][2:]
+    assert all("isakmp.enc.decrypted" in dict(fields_of({"isakmp": each})) for each in encrypted)
 
 
 def esp_to_us(capture: Capture) -> Iterator[bytes]:
