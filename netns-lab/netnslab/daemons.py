@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import signal
 import socket
@@ -31,33 +30,19 @@ __all__ = [
     "HomeAgentDaemon",
     "MobileNodeDaemon",
     "key_file_text",
-    "network_state",
     "new_associations",
-    "start_fleet",
     "toml_text",
+    "write_private",
 ]
 
 READY_LIMIT = 30.0
 ANSWER_LIMIT = 10.0
-# What a home agent does beside other work. A fleet that takes all of the processor is another experiment.
-FLEET_WINDOW, FLEET_RATE = 64, 1500
 GCM_KEY_AND_SALT = 20
 
 # The programs of this checkout, installed or not.
 _HOME_AGENT = (sys.executable, "-m", "mip6ha")
-_MOBILE_NODE = (sys.executable, "-m", "mip6ha.mobile_cli")
-_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-# What the daemons switch on for as long as they run.
-_SWITCHES = (
-    "net.ipv6.conf.all.forwarding",
-    "net.ipv6.conf.eth0.accept_ra",
-    "net.ipv6.conf.eth0.forwarding",
-    "net.ipv6.conf.eth0.proxy_ndp",
-    "net.ipv6.neigh.eth0.proxy_delay",
-)
-# Routes that the kernel makes and removes by itself with carrier.
-_FOLLOWS_CARRIER = re.compile(r"(fe80:|ff00:)\S* .*proto kernel")
-_EXPIRY = re.compile(r"\s+expires \S+")
+MOBILE_NODE = (sys.executable, "-m", "mip6ha.mobile_cli")
+ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,34 +111,19 @@ def association_tables(
     ]
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
 def write_configuration(directory: Path, stem: str, text: str, associations: Sequence[Association]) -> Path:
     """Write ``STEM.toml`` and ``STEM.keys``; returns the former."""
-    keys = directory / f"{stem}.keys"
-    keys.unlink(missing_ok=True)
-    keys.touch(mode=0o600)
-    keys.write_text(key_file_text(associations))
+    write_private(directory / f"{stem}.keys", key_file_text(associations))
     path = directory / f"{stem}.toml"
     path.write_text(text)
     return path
-
-
-def network_state(network: Network, node: str) -> set[str]:
-    """What a daemon could leave behind: links, addresses, routes, rules, neighbour proxies, switches."""
-    questions = (
-        ("link", "-br", "link", "show"),
-        ("address", "-6", "-o", "address", "show", "scope", "global"),
-        ("route", "-6", "route", "show", "table", "all"),
-        ("rule", "-6", "rule", "show"),
-        ("proxy", "-6", "neighbour", "show", "proxy"),
-    )
-    lines: set[str] = set()
-    for name, *question in questions:
-        for line in network.execute(node, "ip", *question).splitlines():
-            if name == "link":
-                lines.add(f"link {line.split('@')[0].split()[0]}")
-            elif not _FOLLOWS_CARRIER.search(line):
-                lines.add(f"{name} {_EXPIRY.sub('', line).strip()}")
-    return lines | set(network.execute(node, "sysctl", *_SWITCHES).splitlines())
 
 
 class HomeAgentDaemon:
@@ -175,7 +145,7 @@ class HomeAgentDaemon:
         """Start it; returns when it answers on its control socket's path."""
         argv = [*_HOME_AGENT, "run", "--log-format", "json", "-c", self._configuration]
         log = f"{self.name}-{len(self._starts) + 1}" if self._starts else self.name
-        running = processes.start(log, argv, network.namespace(node), _ENVIRONMENT)
+        running = processes.start(log, argv, network.namespace(node), ENVIRONMENT)
         self._starts.append(running)
         running.wait_for("control socket", self._answers, READY_LIMIT)
 
@@ -192,7 +162,7 @@ class HomeAgentDaemon:
             text=True,
             timeout=READY_LIMIT,
             check=False,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT},
         )
         if done.returncode:
             raise ProcessFailed(f"{self.name}: mip6ha {' '.join(words)}: {done.stderr.strip()}")
@@ -261,27 +231,6 @@ class HomeAgentDaemon:
             return connection.connect_ex(str(self._socket)) == 0
 
 
-def start_fleet(
-    processes: Processes, namespace: str, configuration: Path, directory: Path, limit: float
-) -> list[dict[str, Any]]:
-    """Let ``mip6mn load`` register its mobile nodes and end; returns its report, one part a phase."""
-    output = directory / "fleet.json"
-    argv = [*_MOBILE_NODE, "load", "-c", configuration, "--refreshes", "0", "--moves", "0", "--keep"]
-    argv += ["--window", str(FLEET_WINDOW), "--rate", str(FLEET_RATE)]
-    argv += ["--json", output]
-    running = processes.start("fleet", argv, namespace, _ENVIRONMENT)
-    try:
-        status = running.process.wait(limit)
-    except subprocess.TimeoutExpired:
-        running.stop()
-        raise ProcessFailed(f"the fleet was not registered within {limit:g} s") from None
-    if status:
-        raise ProcessFailed(f"the fleet was not registered: {running.last_words()}")
-    report = json.loads(output.read_text())
-    phases: list[dict[str, Any]] = report["phases"]
-    return phases
-
-
 class MobileNodeDaemon:
     """``mip6mn run`` in a namespace; its events go to the timeline as they are read."""
 
@@ -296,8 +245,8 @@ class MobileNodeDaemon:
     def start(self, processes: Processes, network: Network, node: str, *, first: bool = False) -> None:
         """Start it (`first`: see `Processes.start`); returns when it says that it has."""
         self._file.unlink(missing_ok=True)
-        argv = [*_MOBILE_NODE, "run", "-c", self._configuration]
-        self._running = processes.start("mn", argv, network.namespace(node), _ENVIRONMENT, first=first)
+        argv = [*MOBILE_NODE, "run", "-c", self._configuration]
+        self._running = processes.start("mn", argv, network.namespace(node), ENVIRONMENT, first=first)
         self.wait_for("started", limit=READY_LIMIT)
 
     def wait_for(

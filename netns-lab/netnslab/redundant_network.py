@@ -11,7 +11,14 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .daemons import GCM_KEY_AND_SALT, Association, association_tables, key_file_text, toml_text
+from .daemons import (
+    GCM_KEY_AND_SALT,
+    Association,
+    association_tables,
+    key_file_text,
+    toml_text,
+    write_private,
+)
 from .dissection import EspKey
 from .mobility_network import (
     CORRESPONDENT,
@@ -176,12 +183,6 @@ class SetParameters:
     lease_s: int | None = None
 
 
-def _private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text)
-
-
 def _member_keys(identity: int, keys: SetKeys) -> str:
     own = [each for each in keys.harp if identity in (each.sender, each.receiver)]
     tables: list[tuple[str, dict[str, object]]] = [
@@ -256,7 +257,7 @@ def write_member(
     ]
     if parameters.contexts > 1:
         tables.append(("[[mobile_node_pool]]", {**_fleet(parameters), "name": "fleet"}))
-    _private(directory / f"{name}.keys", _member_keys(identity, keys))
+    write_private(directory / f"{name}.keys", _member_keys(identity, keys))
     path = directory / f"{name}.toml"
     path.write_text(toml_text(tables))
     return path, control_socket
@@ -282,7 +283,7 @@ def write_fleet(directory: Path, work: Path, parameters: SetParameters, keys: Se
         "state_dir": str(work / "fleet-state"),
         "keys_file": "fleet.keys",
     }
-    _private(directory / "fleet.keys", toml_text([("[fleet]", {"secret": keys.fleet_secret})]))
+    write_private(directory / "fleet.keys", toml_text([("[fleet]", {"secret": keys.fleet_secret})]))
     path = directory / "fleet.toml"
     path.write_text(toml_text([("[load]", load)]))
     return path

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .capture import Captures
-from .daemons import HomeAgentDaemon, MobileNodeDaemon, network_state, new_associations, start_fleet
+from .daemons import HomeAgentDaemon, MobileNodeDaemon, new_associations
 from .dissection import HARP_DISSECTOR, write_wireshark_directory
+from .fleet import Fleet
 from .mobility_network import CORRESPONDENT, HOME_ADDRESS, write_mobile_node
 from .probes import ProbePair, Stream
 from .processes import ProcessFailed
@@ -29,6 +30,7 @@ from .redundant_network import (
 )
 from .routers import start_advertiser
 from .scenario import Options, Run
+from .state import network_state
 from .timeline import Timeline
 
 __all__ = ["CAPTURED", "TOOLS", "RedundantSet", "SetRecording", "Took"]
@@ -181,7 +183,8 @@ class RedundantSet:
             return
         configuration = write_fleet(self.run.report, self.run.work, self.parameters, self.keys)
         namespace = self.run.network.namespace("fleet")
-        report = start_fleet(self.run.processes, namespace, configuration, self.run.report, FLEET_LIMIT)
+        fleet = Fleet(self.run.processes, namespace, configuration, self.run.report, FLEET_LIMIT)
+        report = fleet.register()
         self.shown["fleet"] = report
         self.run.timeline.add("fleet_registered", f"{report[0]['accepted']} mobile nodes")
 

@@ -6,6 +6,7 @@ from ..scenario import Scenario
 from .arbiter import ARBITER
 from .failover import FAILOVER
 from .handover import HANDOVER
+from .load import LOAD
 from .restart import RESTART
 from .split_brain import SPLIT_BRAIN
 from .switchover import SWITCHOVER
@@ -13,5 +14,6 @@ from .switchover import SWITCHOVER
 __all__ = ["SCENARIOS"]
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (HANDOVER, FAILOVER, SWITCHOVER, SPLIT_BRAIN, RESTART, ARBITER)
+    scenario.name: scenario
+    for scenario in (HANDOVER, FAILOVER, SWITCHOVER, SPLIT_BRAIN, RESTART, ARBITER, LOAD)
 }

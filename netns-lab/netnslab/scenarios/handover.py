@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import echo
 from ..capture import Captures
-from ..daemons import Association, HomeAgentDaemon, MobileNodeDaemon, network_state, new_associations
+from ..daemons import Association, HomeAgentDaemon, MobileNodeDaemon, new_associations
 from ..dissection import write_wireshark_directory
 from ..handover_checks import Recording, examine
 from ..mobility_network import (
@@ -29,6 +29,7 @@ from ..mobility_network import (
 from ..probes import Phase, ProbePair
 from ..routers import start_advertiser
 from ..scenario import Outcome, Run, Scenario
+from ..state import network_state
 
 __all__ = ["HANDOVER"]
 

@@ -1,0 +1,72 @@
+"""What daemons may leave behind in a namespace, as lines that can be compared.
+
+Covered: links, addresses, routes, rules, neighbour proxies, traffic control, IPsec states and policies,
+kernel settings. Not covered: what the kernel changes by itself with carrier and time.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+
+from .topology import Network
+
+__all__ = ["network_state"]
+
+# What the daemons switch on for as long as they run.
+_SWITCHES = (
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.conf.eth0.accept_ra",
+    "net.ipv6.conf.eth0.forwarding",
+    "net.ipv6.conf.eth0.proxy_ndp",
+    "net.ipv6.neigh.eth0.proxy_delay",
+)
+# Routes that the kernel makes and removes by itself with carrier.
+_FOLLOWS_CARRIER = re.compile(r"(fe80:|ff00:)\S* .*proto kernel")
+_EXPIRY = re.compile(r"\s+expires \S+")
+_NETLINK_XFRM = 6
+_QUESTIONS = (
+    ("address", "-6", "-o", "address", "show", "scope", "global"),
+    ("route", "-6", "route", "show", "table", "all"),
+    ("rule", "-6", "rule", "show"),
+    ("proxy", "-6", "neighbour", "show", "proxy"),
+)
+
+
+def network_state(network: Network, node: str) -> set[str]:
+    """What a daemon could leave behind in a node."""
+    links = network.execute(node, "ip", "-br", "link", "show").splitlines()
+    lines = {f"link {line.split('@')[0].split()[0]}" for line in links}
+    for name, *question in _QUESTIONS:
+        for line in network.execute(node, "ip", *question).splitlines():
+            if not _FOLLOWS_CARRIER.search(line):
+                lines.add(f"{name} {_EXPIRY.sub('', line).strip()}")
+    lines |= set(_traffic_control(network, node))
+    if _has_xfrm():
+        for what, *more in (("state", "nokeys"), ("policy",)):
+            shown = network.execute(node, "ip", "-d", "xfrm", what, "list", *more)
+            lines |= {
+                f"xfrm {what} {' '.join(each.split())}" for each in re.split(r"\n(?!\s)", shown) if each
+            }
+    return lines | set(network.execute(node, "sysctl", *_SWITCHES).splitlines())
+
+
+def _traffic_control(network: Network, node: str) -> Iterator[str]:
+    for discipline in network.execute(node, "tc", "qdisc", "show").splitlines():
+        yield discipline
+        words = discipline.split()
+        if words[1] in ("clsact", "ingress"):
+            device = words[words.index("dev") + 1]
+            for side in ("ingress", "egress"):
+                shown = network.execute(node, "tc", "filter", "show", "dev", device, side)
+                yield from (f"filter {device} {side} {line.strip()}" for line in shown.splitlines())
+
+
+def _has_xfrm() -> bool:
+    """Whether this kernel has IPsec at all: ``ip xfrm`` fails where it has not."""
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
+    except OSError:
+        return False
+    return True
