@@ -143,10 +143,6 @@ class StoreTerm(NamedTuple):
     """
 
     term: int
-
-
-class ClaimTerm(NamedTuple):
-    """Ask the arbiter for a term; the answer is ``Member.claim_answered``.
     reserved: bool = False
 
 
@@ -157,6 +153,10 @@ class ReserveTerms(NamedTuple):
     """
 
     limit: int
+
+
+class ClaimTerm(NamedTuple):
+    """Ask the arbiter for a term; the answer is ``Member.claim_answered``.
 
     ``instead_of`` is the active member where that agreed to a planned switch: its lease need not end first.
     """
@@ -217,9 +217,9 @@ Effect = (
     | TakeOver
     | StandDown
     | StoreTerm
+    | ReserveTerms
     | ClaimTerm
     | WriteJournal
     | LogKeys
     | Event
-    | ReserveTerms
 )
