@@ -11,7 +11,7 @@ from . import auth, create_child, informational, initial, rekey
 from .contents import Contents, UnsupportedCritical, parse_contents
 from .fragments import Reassembly, fragment_numbers, open_fragment
 from .message import Chain, Header, Payload, open_encrypted, parse_chain
-from .numbers import Exchange, Notification, PayloadKind
+from .numbers import Exchange, Notification, PayloadKind, Protocol
 from .parameters import Peer
 from .sa import IkeSa, Pending, State, Task, TaskKind
 from .turn import Rejection, Turn, notify
@@ -202,6 +202,8 @@ def _answer(
 def _exchange(turn: Turn, ike_sa: IkeSa, header: Header, contents: Contents) -> list[Payload]:
     if header.exchange == Exchange.IKE_AUTH:
         return auth.answer(turn, ike_sa, contents)
+    if ike_sa.predecessor and not any(each.protocol == Protocol.IKE for each in contents.deletes):
+        rekey.settle(turn, ike_sa)
     if header.exchange == Exchange.INFORMATIONAL:
         return informational.answer(turn, ike_sa, contents)
     peer = _peer(turn, ike_sa)

@@ -20,7 +20,7 @@ from .transforms import GROUPS
 from .turn import Rejection, Turn
 from .window import much_later, postpone, queue
 
-__all__ = ["answer", "conclude", "inherit", "request"]
+__all__ = ["answer", "conclude", "inherit", "request", "settle"]
 
 _CHILD_TASKS = (TaskKind.CREATE_CHILD, TaskKind.REKEY_CHILD, TaskKind.DELETE_CHILD)
 
@@ -86,6 +86,7 @@ def _derive(turn: Turn, old: IkeSa, fresh: IkeSa, nonces: tuple[bytes, bytes], s
 
 def inherit(turn: Turn, old: IkeSa, fresh: IkeSa) -> None:
     """The children, and what was to be done with them, are the new IKE SA's (1.3.2)."""
+    fresh.predecessor = b""
     for spi, child in old.children.items():
         fresh.children[spi] = child
         turn.register.child_spis[spi] = fresh.spi
@@ -116,7 +117,7 @@ def answer(turn: Turn, ike_sa: IkeSa, contents: Contents) -> list[Payload]:
     _derive(turn, ike_sa, fresh, (contents.nonce, nonce), shared)
     if pending is not None and pending.task.kind is TaskKind.REKEY:
         # 2.8.2: both at once. Whose it will be is known when our response is here.
-        pending.rival = Rival(min(contents.nonce, nonce), fresh.spi)
+        pending.rival, fresh.predecessor = Rival(min(contents.nonce, nonce), fresh.spi), ike_sa.spi
         turn.changed(fresh)
     else:
         inherit(turn, ike_sa, fresh)
@@ -156,9 +157,15 @@ def conclude(turn: Turn, ike_sa: IkeSa, pending: Pending, contents: Contents) ->
     fresh = _successor(turn, ike_sa, chosen, (pending.spi, chosen.spi), initiator=True)
     _derive(turn, ike_sa, fresh, (pending.nonce, nonce), shared)
     rival = turn.register.ike_sas.get(pending.rival.spi) if pending.rival is not None else None
-    if pending.rival is not None and rival is not None and min(pending.nonce, nonce) < pending.rival.nonce:
+    settled = ike_sa.state is not State.ESTABLISHED
+    if (
+        pending.rival is not None
+        and rival is not None
+        and (settled or min(pending.nonce, nonce) < pending.rival.nonce)
+    ):
         # Ours came from the lowest nonce (2.8.2): we delete it, and the peer deletes the old one.
-        inherit(turn, ike_sa, rival)
+        if not settled:
+            inherit(turn, ike_sa, rival)
         fresh.state, fresh.successor = State.REKEYED, rival.spi
         fresh.rekey_at = fresh.probe_at = float("inf")
         queue(turn, fresh, Task(TaskKind.DELETE))
@@ -171,6 +178,13 @@ def conclude(turn: Turn, ike_sa: IkeSa, pending: Pending, contents: Contents) ->
         rival.expires_at = turn.now + 2 * turn.parameters.timing.linger
         turn.changed(rival)
     queue(turn, ike_sa, Task(TaskKind.DELETE))
+
+
+def settle(turn: Turn, fresh: IkeSa) -> None:
+    """The peer uses its own re-key, so to the peer that is the one, whatever became of ours (2.8.2)."""
+    old, fresh.predecessor = turn.register.ike_sas.get(fresh.predecessor), b""
+    if old is not None and old.state is State.ESTABLISHED:
+        inherit(turn, old, fresh)
 
 
 def _yield_to(turn: Turn, ike_sa: IkeSa, pending: Pending) -> None:

@@ -189,6 +189,8 @@ class IkeSa(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     wanted_group: int = 0
     """What INVALID_KE_PAYLOAD asked for, until the request goes out again."""
     successor: bytes = b""
+    predecessor: bytes = b""
+    """Our SPI of the IKE SA whose place this one takes if its own re-key does not (2.8.2)."""
     generation: Annotated[int, Meta(ge=0)] = 0
     """Grows by one with each change."""
 

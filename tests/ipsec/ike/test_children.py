@@ -234,6 +234,36 @@ def test_a_rekey_that_the_other_end_sees_too_late() -> None:
             assert world.mn.sa.spi_i == world.ha.sa.spi_i
 
 
+@pytest.mark.parametrize("action", ["rekey", "delete"])
+def test_a_peer_that_goes_on_under_its_own_rekey_while_ours_is_open(action: str) -> None:
+    """2.8.2: the children are the new IKE SA's as soon as the peer uses that."""
+    world = connected()
+
+    def lost(datagram: SendDatagram) -> list[SendDatagram]:
+        header, _ = parse_header(datagram.octets)
+        from_ha = datagram.local[0] == world.ha.address[0]
+        old_delete = not from_ha and header.exchange == INFORMATIONAL and header.spi_i == old
+        return [] if (from_ha and not header.response) or old_delete else [datagram]
+
+    old = world.mn.sa.spi_i
+    world.meddle = lost
+    rekey(world, world.mn)
+    rekey(world, world.ha)
+    world.run(0.1)
+    child = world.mn.child.spi_in
+    assert world.mn.sa.spi_i != old
+    assert [bool(each.children) for each in world.ha.sas() if each.spi_i == old] == [True]
+    ask = world.mn.endpoint.rekey_child if action == "rekey" else world.mn.endpoint.delete_child
+    world.do(world.mn, ask(world.mn.sa.spi, child, world.now))
+    world.run(0.5)
+    world.meddle = None
+    world.run(200)
+    world.check()
+    assert child not in world.mn.installed
+    assert len(world.mn.installed) == (1 if action == "rekey" else 0)
+    assert len(world.mn.endpoint.ike_sas) == len(world.ha.endpoint.ike_sas) == 1
+
+
 def test_a_child_rekey_while_the_ike_sa_is_rekeyed() -> None:
     """2.25.2: it has to wait, and then goes on under the new one."""
     for first, second in (("ike", "child"), ("child", "ike")):
