@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def test_back_off() -> None:
     world.meddle = lambda datagram: moments.append(world.now) or []
     world.do(world.mn, world.mn.endpoint.probe(world.mn.sa.spi, world.now))
     world.run(300)
-    gaps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(moments)]
     assert all(2**n <= gap <= 2**n * 1.1 for n, gap in enumerate(gaps))
     assert len(gaps) == CALM.attempts - 1
     assert not world.mn.installed
@@ -265,30 +266,11 @@ def test_whatever_the_link_does_both_ends_agree_in_the_end(seed: int, loss: floa
     world.do(world.mn, world.mn.endpoint.initiate("ha", MN, world.now))
     world.run(30)
     for _ in range(8):
-        node = world.random.choice([world.mn, world.ha])
-        for ike_sa in node.sas():
-            live = ike_sa.live_children()
-            what = world.random.randrange(4)
-            endpoint = node.endpoint
-            if what == 0 and live:
-                world.do(node, endpoint.rekey_child(ike_sa.spi, live[0].spi_in, world.now))
-            elif what == 1:
-                world.do(node, endpoint.rekey(ike_sa.spi, world.now))
-            elif what == 2:
-                name = world.random.choice(["payload", "signalling"])
-                world.do(node, endpoint.create_child(ike_sa.spi, name, world.now))
-            elif live:
-                world.do(node, endpoint.delete_child(ike_sa.spi, live[-1].spi_in, world.now))
-        world.run(world.random.random() * 3)
-    world.loss = world.duplicates = 0.0
-    world.run(300)
-    alive = [ike_sa for node in (world.mn, world.ha) for ike_sa in node.sas()]
-    if world.mn.sas() and world.ha.sas():
-        world.check()
-        assert all(ike_sa.pending is None and not ike_sa.waiting for ike_sa in alive)
-    for node in (world.mn, world.ha):
-        assert not node.endpoint.counters["ike_integrity"]
-        assert not node.endpoint.counters["proposal_not_offered"]
+        world.stir()
+    world.settle()
+    # Six attempts may all be lost, and then the end is known on that side.
+    given_up = sum(node.endpoint.counters["peer_unreachable"] for node in (world.mn, world.ha))
+    assert world.mn.sas() or given_up
 
 
 def test_an_unknown_payload_is_passed_over_unless_it_is_critical() -> None:

@@ -205,6 +205,37 @@ class World:
         self.do(self.mn, self.mn.endpoint.initiate("ha", MN, self.now))
         self.run()
 
+    def stir(self) -> None:
+        """Have one end ask for something, whatever else is under way, and let a little time go by."""
+        node = self.random.choice([self.mn, self.ha])
+        endpoint = node.endpoint
+        for ike_sa in node.sas():
+            live, what = ike_sa.live_children(), self.random.randrange(5)
+            if what == 0 and live:
+                spi = self.random.choice(live).spi_in
+                self.do(node, endpoint.rekey_child(ike_sa.spi, spi, self.now))
+            elif what == 1:
+                self.do(node, endpoint.rekey(ike_sa.spi, self.now))
+            elif what == 2:
+                name = self.random.choice(["payload", "signalling"])
+                self.do(node, endpoint.create_child(ike_sa.spi, name, self.now))
+            elif what == 3 and live:
+                self.do(node, endpoint.delete_child(ike_sa.spi, live[-1].spi_in, self.now))
+            else:
+                self.do(node, endpoint.probe(ike_sa.spi, self.now))
+        self.run(self.random.random() * 3)
+
+    def settle(self) -> None:
+        """The link is good again, and in the end both ends agree and are at rest."""
+        self.loss = self.duplicates = 0.0
+        self.run(300)
+        if self.mn.sas() and self.ha.sas():
+            self.check()
+        for node in (self.mn, self.ha):
+            assert all(each.pending is None and not each.waiting for each in node.sas())
+            assert not node.endpoint.counters["ike_integrity"]
+            assert not node.endpoint.counters["proposal_not_offered"]
+
     def exchanges(self) -> list[tuple[int, bool, int]]:
         """(exchange, is a response, message id) of all that was sent."""
         headers = [parse_header(each.octets)[0] for each in self.sent]
