@@ -81,8 +81,11 @@ class Associations:
             any(_is_made_of(association, each) for association in known) for each in parameters
         )
 
-    def install(self, association: SecurityAssociation) -> None:
-        """Take in a negotiated SA, whose keys nobody ever used; ``ValueError`` if its SPI is taken."""
+    def install(self, association: SecurityAssociation, effects: list[Effect]) -> None:
+        """Take in a negotiated SA, whose keys nobody ever used; ``ValueError`` if its SPI is taken.
+
+        What its first packet may need goes into ``effects``.
+        """
         self.database.add(self._address, association)
         if association.direction is Direction.OUT:
             association.limit = min(self._reserved, association.limit)

@@ -383,7 +383,8 @@ def _mobile_nodes(content: _File, key_file: KeyFile, problems: Problems) -> Iter
                 tuple(node.mobile_network_prefixes),
                 authentication,
                 node.suspended,
-                () if node.ike is None else tuple(dict.fromkeys(node.ike.uses)),
+                () if node.ike is None else node.ike.children,
+                node.ike is not None and node.ike.client,
             ),
         )
 

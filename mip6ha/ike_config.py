@@ -292,19 +292,23 @@ class PeerTable(AuthenticationTable):
 class MobileNodeIkeTable(AuthenticationTable):
     """IKE with a mobile node: its identity is what its home address is tied to (RFC 4877 4)."""
 
-    uses: list[MobileNodeUse] = Field(
-        [Use.SIGNALLING, Use.PREFIX], description=f"a list of {MOBILE_NODE_USES}", min_length=1
-    )
+    uses: list[MobileNodeUse] | None = Field(None, description=f"a list of {MOBILE_NODE_USES}", min_length=1)
+    client: bool = Field(False, description=_BOOLEAN)
     proposals: list[ChildOffer] = Field(CHILD_DEFAULT, description=CHILD_ALLOWED, min_length=1)
     assign: bool = Field(False, description=_BOOLEAN)
+
+    @property
+    def children(self) -> tuple[Use, ...]:
+        """What it may negotiate, each once."""
+        if self.uses is not None:
+            return tuple(dict.fromkeys(self.uses))
+        return (Use.PAYLOAD,) if self.client else (Use.SIGNALLING, Use.PREFIX)
 
     def peer(
         self, name: str, home_address: bytes, home_agent: bytes, own: Credentials, secret: bytes | None
     ) -> Peer:
         """The mobile node as a home agent's peer."""
-        children = tuple(
-            home_agent_child(use, home_agent, tuple(self.proposals)) for use in dict.fromkeys(self.uses)
-        )
+        children = tuple(home_agent_child(use, home_agent, tuple(self.proposals)) for use in self.children)
         return Peer(
             name,
             own.identity,

@@ -20,7 +20,7 @@ from .ipsec.ike.endpoint import IkeEndpoint
 from .ipsec.ike.keylog import esp_line
 from .ipsec.ike.numbers import NATT_PORT
 from .ipsec.ike.sa import IkeSa, State
-from .ipsec.policy import Direction
+from .ipsec.policy import Direction, Use
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import UDP
 from .parameters import HomeAgentParameters
@@ -46,7 +46,8 @@ class Negotiation:
     """The endpoint at the home agent address.
 
     ``changed`` collects the home addresses whose IKE SAs have changed, where somebody wants to know; their
-    contexts have to be with the standbys before the effects that came with the change.
+    contexts have to be with the standbys before the effects that came with the change. ``tunnelled`` is told
+    where the other end of a home address's tunnel for payload is, ``None`` when the last one is gone.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Negotiation:
         endpoint: IkeEndpoint,
         associations: Associations,
         counters: Counter[str],
+        tunnelled: Callable[[bytes, bytes | None, float, list[Effect]], None],
     ) -> None:
         self.endpoint = endpoint
+        self._tunnelled = tunnelled
         # One place to read them: IKE's reasons and those of everything else.
         endpoint.counters = counters
         self.changed: list[bytes] | None = None
@@ -76,7 +79,7 @@ class Negotiation:
         if datagram.destination_port == NATT_PORT:
             payload = udp.unmarked(payload)
         here = self._address, datagram.destination_port
-        self._perform(self.endpoint.receive(payload, (source, datagram.source_port), here, now), effects)
+        self._perform(self.endpoint.receive(payload, (source, datagram.source_port), here, now), now, effects)
 
     def timeouts(self, now: float) -> Iterator[list[Effect]]:
         """What the clock asks for, the effects of each change of an IKE SA for themselves."""
@@ -86,24 +89,24 @@ class Negotiation:
         part: list[ike.Effect] = []
         for each in self.endpoint.on_timer(now):
             if type(each) is ike.Changed and part:
-                yield self._performed(part)
+                yield self._performed(part, now)
                 part = []
             part.append(each)
         if part:
-            yield self._performed(part)
+            yield self._performed(part, now)
 
     def ask(self, home_address: bytes, what: str, now: float, effects: list[Effect]) -> bool:
         """Have an exchange begun, one of :data:`REQUESTS`; whether there is an IKE SA for that."""
         begin = REQUESTS[what]
         spis = list(self._spis.get(home_address, ()))
         for spi in spis:
-            self._perform(begin(self.endpoint, spi, now), effects)
+            self._perform(begin(self.endpoint, spi, now), now, effects)
         return bool(spis)
 
     def follow(self, home_address: bytes, care_of_address: bytes, now: float, effects: list[Effect]) -> None:
         """A Binding Update with K: the IKE SAs' peer is at the new care-of address (RFC 6275 10.3.1)."""
         for spi in self._spis.get(home_address, ()):
-            self._perform(self.endpoint.peer_moved(spi, care_of_address, now), effects)
+            self._perform(self.endpoint.peer_moved(spi, care_of_address, now), now, effects)
 
     def forget(self, home_address: bytes) -> None:
         """A mobile node is served no longer: its IKE SAs answer nothing more."""
@@ -144,12 +147,12 @@ class Negotiation:
 
     # -- effects -----------------------------------------------------------------------------------
 
-    def _performed(self, wanted: list[ike.Effect]) -> list[Effect]:
+    def _performed(self, wanted: list[ike.Effect], now: float) -> list[Effect]:
         effects: list[Effect] = []
-        self._perform(wanted, effects)
+        self._perform(wanted, now, effects)
         return effects
 
-    def _perform(self, wanted: list[ike.Effect], effects: list[Effect]) -> None:
+    def _perform(self, wanted: list[ike.Effect], now: float, effects: list[Effect]) -> None:
         for each in wanted:
             match each:
                 case ike.SendDatagram():
@@ -158,10 +161,12 @@ class Negotiation:
                     self._note(each.ike_sa)
                 case ike.InstallChild():
                     self._install(each, effects)
+                    self._tunnel(each.installation, now, effects)
                 case ike.RemoveChild():
-                    self._remove(each)
+                    self._remove(each, now, effects)
                 case ike.MoveChild():
                     self._encapsulate(each.installation)
+                    self._tunnel(each.installation, now, effects)
                 case ike.Established():
                     effects.append(Event("ike_established", _about(each.ike_sa)))
                 case ike.Closed():
@@ -217,16 +222,24 @@ class Negotiation:
                     transform=transform,
                     keys=keys,
                     esn=child.esn,
-                )
+                ),
+                effects,
             )
             if self.endpoint.parameters.key_log and (line := esp_line(transform.name, keys, spi)):
                 effects.append(LogKeys(line, esp=True))
         self._encapsulate(installation)
 
-    def _remove(self, effect: ike.RemoveChild) -> None:
+    def _tunnel(self, installation: ike.ChildInstallation, now: float, effects: list[Effect]) -> None:
+        if installation.child.use is Use.PAYLOAD:
+            self._tunnelled(installation.child.home_address, installation.remote[0], now, effects)
+
+    def _remove(self, effect: ike.RemoveChild, now: float, effects: list[Effect]) -> None:
         child = effect.child
         self._associations.discard(child.home_address, Direction.IN, child.spi_in)
         self._associations.discard(child.home_address, Direction.OUT, child.spi_out)
+        left = self._associations.database.of(child.home_address)
+        if child.use is Use.PAYLOAD and not any(each.use is Use.PAYLOAD for each in left):
+            self._tunnelled(child.home_address, None, now, effects)
 
     def _encapsulate(self, installation: ike.ChildInstallation) -> None:
         home_address = installation.child.home_address

@@ -116,7 +116,7 @@ class HomeAgent:
         self.negotiation: Negotiation | None = None
         if parameters.ike is not None:
             endpoint = IkeEndpoint(parameters.ike, random, now, wall=parameters.wall)
-            negotiation = Negotiation(parameters, endpoint, self.associations, self.counters)
+            negotiation = Negotiation(parameters, endpoint, self.associations, self.counters, self._tunnelled)
             self.negotiation = negotiation
             self.forwarding.encapsulation = negotiation.encapsulation
             self.signalling.follows = negotiation.serves
@@ -532,6 +532,26 @@ class HomeAgent:
             effects.append(RemoveTunnel(binding.home_address))
             effects += [UnroutePrefix(*prefix) for prefix in before.prefixes]
             effects += [ReleaseAddress(address) for address in binding.defended]
+
+    def _tunnelled(
+        self, home_address: bytes, care_of_address: bytes | None, now: float, effects: list[Effect]
+    ) -> None:
+        """A client's tunnel came, moved or went: it is bound as long as it has one."""
+        known = self._mobile_nodes.get(home_address)
+        if known is None or not known.client:
+            return
+        binding = self.cache.entry(home_address)
+        before = Before(binding.state, binding.care_of_address, binding.prefixes)
+        if care_of_address is None:
+            self.withdraw(binding, before, effects)
+            self.cache.end(binding)
+            self._report("disconnected", binding, effects)
+            return
+        self.cache.bind(binding, care_of_address, now)
+        if self.forward(binding, before, effects):
+            if before.state is not State.BOUND:
+                effects += self._claim(home_address)
+            self._report("connected", binding, effects)
 
     # -- prefix and agent discovery ----------------------------------------------------------------
 

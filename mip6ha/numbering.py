@@ -110,10 +110,23 @@ class SharedAssociations(Associations):
             self._reserve(association, effects)
         return esp.protect(association, next_header, payload, self._random)
 
-    def install(self, association: SecurityAssociation) -> None:
-        """As :meth:`Associations.install`: numbers come from blocks of this member's own."""
-        super().install(association)
+    def install(self, association: SecurityAssociation, effects: list[Effect]) -> None:
+        """As :meth:`Associations.install`: numbers come from blocks of this member's own.
+
+        In tunnel mode the first ones are reserved at once: its context is about to be replicated anyway.
+        """
+        super().install(association, effects)
         self.place(association, 0)
+        if association.mode is not Mode.TUNNEL:
+            return
+        self._renumber(association)
+        if association.direction is Direction.OUT:
+            self._reserve(association, effects)
+        else:
+            association.reserved = HORIZON
+            self.wanting[association.home_address] = None
+            if self.alone:
+                association.limit = HORIZON
 
     def outstanding(self, home_address: bytes) -> list[tuple[SecurityAssociation, int]]:
         """Reservations that stand in the context as it is now, and wait for its acknowledgement."""

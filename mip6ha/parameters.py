@@ -57,7 +57,8 @@ class MobileNodeParameters:
     """One mobile node: its home address, its SAs, the prefixes it may bring as a mobile router.
 
     One that is ``suspended`` is told that it is administratively prohibited. ``negotiated`` is what it has to
-    protect with SAs that come from IKE: without them it is not served.
+    protect with SAs that come from IKE: without them it is not served. A ``client`` knows nothing of Mobile
+    IPv6: the tunnel that it negotiates takes the place of a registration.
     """
 
     home_address: bytes
@@ -67,6 +68,7 @@ class MobileNodeParameters:
     authentication: AuthenticationParameters | None = None
     suspended: bool = False
     negotiated: tuple[Use, ...] = ()
+    client: bool = False
 
 
 @dataclass(frozen=True, slots=True)

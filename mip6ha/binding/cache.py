@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import Enum
 from heapq import heappop, heappush
 
-from .messages import MobileNetworkPrefix, UpdateFlag
+from .messages import LIFETIME_UNIT, MobileNetworkPrefix, UpdateFlag
 
 __all__ = ["Binding", "BindingCache", "State"]
 
@@ -100,6 +100,7 @@ class Binding:
 
 
 _NEVER = float("inf")
+_LONGEST = 0xFFFF
 _FENCE = 0x7FFF
 _BATCH = 256
 _LINK_LOCAL = bytes.fromhex("fe80000000000000")
@@ -174,6 +175,16 @@ class BindingCache:
             self._prefixes[length, int.from_bytes(prefix, "big") >> 128 - length] = binding
         binding.prefixes = prefixes
         self._lengths = sorted({length for length, _ in self._prefixes}, reverse=True)
+
+    def bind(self, binding: Binding, care_of_address: bytes, now: float) -> None:
+        """Bind without a Binding Update, for as long as a registration may last."""
+        if binding.state is State.UNBOUND:
+            self.registered += 1
+        binding.state = State.BOUND
+        binding.sequence = max(binding.sequence, 0)
+        binding.care_of_address = binding.source = care_of_address
+        binding.lifetime = _LONGEST
+        self.prolong(binding, now + _LONGEST * LIFETIME_UNIT)
 
     def prolong(self, binding: Binding, expires: float) -> None:
         """An entry ends at ``expires``, and until then nothing else is due."""

@@ -33,13 +33,14 @@ from mip6ha.ipsec.ike.parameters import Timing
 from mip6ha.ipsec.ike.sa import IkeSa, State
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
-from mip6ha.ipv6 import ESP, MOBILITY, UDP
+from mip6ha.ipv6 import ESP, IPV6, MOBILITY, UDP
+from mip6ha.numbering import HORIZON
 from mip6ha.parameters import MobileNodeParameters
 from mip6ha.udp import Datagram
 
 from ..ipsec.ike.authorities import DAY, End, root
-from ..ipsec.ike.world import CALM, WALL, parameters_of, peer_of
-from ..node.world import CARE_OF_1, CARE_OF_2, HOME_AGENT, A, H, K, seeded
+from ..ipsec.ike.world import CALM, WALL, parameters_of, payload, peer_of
+from ..node.world import CARE_OF_1, CARE_OF_2, CORRESPONDENT, HOME_AGENT, A, H, K, seeded
 from .world import Answer, World, home
 
 NEVER = replace(CALM, retransmit=1e6)
@@ -101,7 +102,8 @@ class Negotiator:
 
     def send(self, datagram: SendDatagram) -> None:
         (source, port), (destination, other) = datagram.local, datagram.remote
-        octets = udp.build(source, destination, Datagram(port, other, datagram.octets))
+        marker = udp.NON_ESP_MARKER if other == 4500 else b""
+        octets = udp.build(source, destination, Datagram(port, other, marker + datagram.octets))
         self.world.receive(ipv6.build(source, destination, UDP, octets))
 
     def listen(self) -> list[Any]:
@@ -113,10 +115,12 @@ class Negotiator:
             parsed = ipv6.parse(packet)
             if parsed.next_header == UDP:
                 datagram = udp.parse(parsed.payload, parsed.source, parsed.destination)
-                self.received.append(datagram.payload)
                 source = parsed.source, datagram.source_port
                 here = parsed.destination, datagram.destination_port
-                self.do(self.endpoint.receive(datagram.payload, source, here, self.world.now))
+                marked = datagram.source_port == 4500
+                octets = udp.unmarked(datagram.payload) if marked else datagram.payload
+                self.received.append(octets)
+                self.do(self.endpoint.receive(octets, source, here, self.world.now))
             elif parsed.next_header == ESP:
                 association = self.inbound[esp.spi(parsed.payload)]
                 next_header, octets = esp.unprotect(association, parsed.payload)
@@ -165,15 +169,24 @@ class Negotiator:
 class _Configured(World):
     """Every member knows one mobile node, which negotiates."""
 
+    client = False
+
     def parameters(self, identity: int) -> Any:
-        node = MobileNodeParameters(home(0), "mn0", negotiated=(Use.SIGNALLING,))
+        uses = (Use.PAYLOAD,) if self.client else (Use.SIGNALLING,)
+        node = MobileNodeParameters(home(0), "mn0", negotiated=uses, client=self.client)
         return replace(super().parameters(identity), mobile_nodes=(node,))
 
 
-def members(**credentials: Any) -> World:
+class _ForClients(_Configured):
+    """The same, and the mobile node knows nothing of Mobile IPv6."""
+
+    client = True
+
+
+def members(kind: type[World] = _Configured, **credentials: Any) -> World:
     peer = peer_of("ha", home_addresses=(home(0),), **credentials)
     ike = parameters_of("ha", peer, timing=NEVER)
-    found = _Configured(agent={"ike": ike, "wall": lambda: WALL})
+    found = kind(agent={"ike": ike, "wall": lambda: WALL})
     found.run(1.0)
     assert found.serving == [1]
     return found
@@ -391,6 +404,95 @@ def test_an_answer_that_is_longer_than_a_message_of_members_survives_too() -> No
     node.run()
     assert node.received[1:] == lost
     assert node.register()[0].status == 0
+
+
+TUNNEL = (payload(role="mn", start=True),)
+
+
+def _payload(node: Negotiator) -> list[bytes]:
+    """What comes to the client through its tunnel, opened."""
+    found = []
+    while node._read < len(node.world.answers):
+        parsed = ipv6.parse(node.world.answers[node._read].packet)
+        node._read += 1
+        if parsed.next_header == UDP:
+            datagram = udp.parse(parsed.payload, parsed.source, parsed.destination)
+            parsed = parsed._replace(next_header=ESP, payload=datagram.payload)
+        if parsed.next_header == ESP:
+            next_header, inner = esp.unprotect(node.inbound[esp.spi(parsed.payload)], parsed.payload)
+            assert next_header == IPV6
+            found.append(inner)
+    return found
+
+
+def _reverse(node: Negotiator, inner: bytes, ports: tuple[int, int] | None = None) -> None:
+    sealed = esp.protect(node.outbound[-1], IPV6, inner, node.random)
+    protocol = ESP
+    if ports is not None:
+        sealed = udp.build(node.care_of_address, HOME_AGENT, Datagram(*ports, sealed))
+        protocol = UDP
+    node.world.receive(ipv6.build(node.care_of_address, HOME_AGENT, protocol, sealed))
+
+
+def _packets_until_one_is_taken(node: Negotiator, ports: tuple[int, int] | None) -> int:
+    count = 0
+    while node._read == len(node.world.answers):
+        _reverse(node, UP, ports)
+        count += 1
+    inner = ipv6.parse(node.world.answers[-1].packet)
+    assert (inner.source, inner.payload) == (home(0), b"up")
+    return count
+
+
+DOWN = ipv6.build(CORRESPONDENT, home(0), ipv6.NO_NEXT_HEADER, b"down")
+UP = ipv6.build(home(0), CORRESPONDENT, ipv6.NO_NEXT_HEADER, b"up")
+
+
+@pytest.mark.parametrize("encapsulate", [False, True])
+def test_a_client_without_mobile_ipv6_has_a_tunnel_that_fails_over(encapsulate: bool) -> None:
+    pair = members(_ForClients)
+    node = Negotiator(pair, children=TUNNEL)
+    if encapsulate:
+        node.endpoint.reconfigure(replace(node.endpoint.parameters, encapsulate=True))
+    node.begin()
+    ports = (4500, 4500) if encapsulate else None
+    most = 1
+    for _ in range(2):
+        pair.receive(DOWN)
+        pair.run(0.05)
+        inner = _payload(node)
+        if not inner:
+            # The new active member asks for its first numbers when it needs them.
+            pair.receive(DOWN)
+            pair.run(0.05)
+            inner = _payload(node)
+        assert ipv6.parse(inner[-1]).payload == b"down"
+        assert _packets_until_one_is_taken(node, ports) <= most
+        most = HORIZON + 1
+        node._read = len(pair.answers)
+        if len(pair.members) > 1:
+            take_over(pair)
+    # It has been dropped without ESP all the time.
+    pair.receive(ipv6.build(node.care_of_address, HOME_AGENT, IPV6, UP))
+    assert pair.member(pair.active).counters["unprotected_payload"] == 1
+
+
+def test_a_client_that_disconnects_is_bound_no_longer() -> None:
+    pair = members(_ForClients)
+    node = Negotiator(pair, children=TUNNEL)
+    node.begin()
+    for identity in (1, 2):
+        assert pair.member(identity).home_agent.cache.registered == 1
+    node.do(node.endpoint.rekey_child(node.ike_sa.spi, node.child_spi(), pair.now))
+    node.run()
+    assert pair.member(1).home_agent.cache.registered == 1
+    node.do(node.endpoint.delete(node.ike_sa.spi, pair.now))
+    node.run()
+    for identity in (1, 2):
+        assert pair.member(identity).home_agent.cache.registered == 0
+        assert not pair.planes[identity].tunnels
+    pair.receive(DOWN)
+    assert pair.member(1).counters["no_binding"] == 1
 
 
 def test_every_change_is_announced_before_its_datagram(pair: World, node: Negotiator) -> None:
