@@ -89,7 +89,8 @@ class SharedAssociations(Associations):
         """Seal a payload with a number of an own block.
 
         A message in transport mode waits for the acknowledgement of its context, which holds the
-        reservation, so it may use a block at once; payload only one that is acknowledged.
+        reservation, so it may use a block at once; payload only one that is acknowledged, but for the first
+        of a new active member: nobody else ever uses its numbers, and a pause would be lost packets.
         """
         if association.epoch != self.epoch:
             self._renumber(association)
@@ -97,9 +98,10 @@ class SharedAssociations(Associations):
         if sequence >= limit:
             if association.reserved == limit:
                 self._reserve(association, effects)
-            waits = association.mode is Mode.TUNNEL and not self.alone
+            waits = association.mode is Mode.TUNNEL and not self.alone and association.ahead
             if association.reserved == limit or (waits and association.confirmed == limit):
                 raise Refused("sequence_exhausted")
+            association.ahead = association.reserved
             association.sequence = association.reserved - _block(association)
             association.limit = association.confirmed = association.reserved
         elif (
@@ -122,6 +124,7 @@ class SharedAssociations(Associations):
         self._renumber(association)
         if association.direction is Direction.OUT:
             self._reserve(association, effects)
+            association.ahead = association.reserved
         else:
             association.reserved = HORIZON
             self.wanting[association.home_address] = None
@@ -185,6 +188,7 @@ class SharedAssociations(Associations):
         if association.direction is Direction.OUT:
             association.iv_prefix = self.iv_prefix
             association.sequence = association.limit = association.confirmed = association.reserved
+            association.ahead = 0
             return
         association.limit = association.confirmed = association.reserved
         window = association.window

@@ -31,7 +31,8 @@ class SecurityAssociation:
     ``sequence`` is the last number sent, ``limit`` the last one that may be sent under the present
     reservation, or inbound that may be accepted. ``reserved`` is what was asked for beyond it and
     ``confirmed`` what of that is acknowledged, in the numbering of ``epoch`` (see ``numbering``).
-    ``ahead`` is the highest number beyond the limit that a packet with a good ICV came with.
+    ``ahead`` is the highest number beyond the limit that a packet with a good ICV came with, or outbound the
+    end of the last block that was begun under the present term.
     ``iv_prefix`` is the upper 24 bits of a counter IV: member id and term, so that two members that both
     believe to be active never make the same nonce. ``window`` exists inbound only.
     """
