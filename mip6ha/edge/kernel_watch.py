@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from .kernel_messages import (
     GROUP_ADDRESS,
@@ -49,6 +50,8 @@ class _Watched(Protocol):
 
 class KernelWatch:
     """Repairs ``watched`` while ``reactor`` runs; ``report`` is told what was repaired, by kind."""
+
+    log = Logger()
 
     def __init__(self, watched: _Watched, reactor: Any, report: Callable[[dict[str, int]], Any]) -> None:
         self._watched = watched
@@ -89,7 +92,11 @@ class KernelWatch:
             self._watched.doubt()
 
     def _tick(self) -> None:
-        self._watched.tend()
+        try:
+            self._watched.tend()
+        except Exception:
+            # Otherwise the loop would end.
+            self.log.failure("what time brings to the kernel was not done, by a fault of this program")
         now = self._reactor.seconds()
         if self._repairing is None and (self._watched.suspect or now - self._compared >= _WHOLE):
             self._compared = now
@@ -105,5 +112,9 @@ class KernelWatch:
             next(self._repairing)
         except StopIteration:
             self._repairing = None
+        except Exception:
+            self._repairing = None
+            self._watched.doubt()
+            self.log.failure("a comparison with the kernel ended by a fault of this program")
         else:
             self._step = self._reactor.callLater(0, self._go_on)
