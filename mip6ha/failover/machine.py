@@ -31,10 +31,11 @@ class Machine:
     """The role of one member in its group. Times are seconds.
 
     ``interval`` and ``factor`` are its own hello interval and failure factor; ``start_wait`` is how long it
-    listens at the start. ``floor`` is the highest term that it may have taken before; those up to ``reserved``
-    stand on stable storage as ones that it may take. ``term`` is the highest term it knows, ``active`` the id
-    of the member active under it. ``eligible``: the active member says that this one has all its state, and so it is: ``complete``, it
-    has had all since it started. Who was restarted so fast that nobody missed it is still counted in.
+    listens at the start. ``floor`` is the highest term that it may have taken before; those up to
+    ``reserved`` stand on stable storage as ones that it may take. ``term`` is the highest term it knows,
+    ``active`` the id of the member active under it. ``eligible``: the active member says that this one has
+    all its state, and so it is: ``complete``, it has had all since it started. Who was restarted so fast
+    that nobody missed it is still counted in.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Machine:
         return epoch(max(self.term, self._floor)) + 1 << 8 | self.identity
 
     def lacking_terms(self) -> int | None:
-        """Up to where terms are to be reserved now, so that the next ones need not wait, if not enough are."""
+        """Up to where terms are to be reserved now so that the next ones need not wait; ``None``: enough are."""
         ahead = epoch(self.next_term())
         if ahead + _TERMS // 2 <= epoch(self._asked):
             return None

@@ -17,7 +17,7 @@ import pytest
 
 from mip6ha import ipv6
 
-from .redundant import HOME, HOME_AGENT, PATIENCE, RedundantSet
+from .redundant import HOME, HOME_AGENT, RedundantSet
 
 pytestmark = pytest.mark.netns
 

@@ -25,8 +25,9 @@ Arrival = tuple["Seat", Datagram, int, str]
 
 
 class Seat:
-    """A place in a group, taken by one life after another. ``term``, ``reserved`` (terms that it may take) and
-    ``floor`` are on stable storage.
+    """A place in a group, taken by one life after another.
+
+    ``term``, ``reserved`` (terms that it may take) and ``floor`` are on stable storage.
     """
 
     def __init__(self, group: Group, host: Host, identity: int) -> None:

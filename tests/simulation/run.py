@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -110,14 +111,16 @@ def many(
     columns = (TextColumn("simulated sets"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[failed]} failed")) as progress:
         task = progress.add_task("seeds", total=len(seeds), failed=0)
-        for result in results(seeds, minutes, mutant=mutant, jobs=jobs):
-            done += 1
-            figures += result.figures
-            if result.failed:
-                failed.append(result)
-            progress.update(task, advance=1, failed=len(failed))
-            if failed and not keep_going:
-                break
+        # Interrupted after hours, it still says what was found.
+        with suppress(KeyboardInterrupt):
+            for result in results(seeds, minutes, mutant=mutant, jobs=jobs):
+                done += 1
+                figures += result.figures
+                if result.failed:
+                    failed.append(result)
+                progress.update(task, advance=1, failed=len(failed))
+                if failed and not keep_going:
+                    break
     for result in sorted(failed, key=lambda each: each.seed):
         write(
             (result.text() if len(failed) == 1 else f"seed {result.seed} at {result.at:.4f}: {result.said}")
