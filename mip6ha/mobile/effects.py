@@ -11,6 +11,7 @@ from ..effects import (
     AnnounceAddress,
     EndProbe,
     Event,
+    LogKeys,
     ProbeAddress,
     RemoveTunnel,
     ReserveSequences,
@@ -19,6 +20,7 @@ from ..effects import (
 )
 
 __all__ = [
+    "AcknowledgedAt",
     "AnnounceAddress",
     "AtHome",
     "DropCareOfAddress",
@@ -26,6 +28,7 @@ __all__ = [
     "Event",
     "LeaveHome",
     "LinkEffect",
+    "LogKeys",
     "MobileEffect",
     "ProbeAddress",
     "RemoveTunnel",
@@ -78,6 +81,13 @@ class SendMessage(NamedTuple):
     care_of_address: bytes | None
 
 
+class AcknowledgedAt(NamedTuple):
+    """The home agent knows us at ``address``; with ``key_management`` (K, RFC 6275 6.1.8) its IKE does too."""
+
+    address: bytes
+    key_management: bool
+
+
 LinkEffect = (
     Event
     | ProbeAddress
@@ -91,8 +101,8 @@ LinkEffect = (
 )
 """What is the same whoever makes the packets."""
 
-SignallingEffect = LinkEffect | SendMessage | SetTunnel | RemoveTunnel
+SignallingEffect = LinkEffect | SendMessage | SetTunnel | RemoveTunnel | AcknowledgedAt
 """With the kernel making the packets: ``SetTunnel`` lets applications' packets into the tunnel."""
 
-MobileEffect = LinkEffect | SendPacket | ReserveSequences
+MobileEffect = LinkEffect | SendPacket | ReserveSequences | LogKeys
 """With ``mobile_node`` making the packets."""

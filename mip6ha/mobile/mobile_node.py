@@ -2,8 +2,9 @@
 
 ``receive`` takes whole IPv6 packets: those of applications (source: the home address), those to the care-of
 address, and at home those that the home agent sends straight to the home address. Everything comes back as
-effects. Covered: RFC 2473 tunnels, home address options and type 2 routing headers, ESP with manual keys.
-Not covered: what is said in messages and when (``signalling``), IKE.
+effects. Covered: RFC 2473 tunnels, home address options and type 2 routing headers, ESP, in tunnel mode also in
+UDP (RFC 3948). Not covered: what is said in messages and when (``signalling``), where keys come from
+(``key_exchange``).
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from .. import icmpv6, mobility
+from .. import icmpv6, mobility, udp
 from ..ipsec.esp import overhead
+from ..ipsec.ike.effects import SendDatagram
+from ..ipsec.ike.endpoint import IkeEndpoint
+from ..ipsec.ike.numbers import NATT_PORT, PORT
 from ..ipsec.policy import Mode
 from ..ipsec.sad import SecurityAssociation
 from ..ipv6 import (
@@ -22,6 +26,7 @@ from ..ipv6 import (
     ICMPV6,
     IPV6,
     MOBILITY,
+    UDP,
     Packet,
     Reassembler,
     build,
@@ -29,16 +34,25 @@ from ..ipv6 import (
     parse,
 )
 from ..tunnel import PathMtu, check_inner, encapsulate, relay_error, too_big, with_outer_congestion
+from ..udp import Datagram
 from ..wire import Refused
 from .effects import (
+    AcknowledgedAt,
+    AtHome,
+    DropCareOfAddress,
     Event,
+    LeaveHome,
+    LinkEffect,
+    LogKeys,
     MobileEffect,
     RemoveTunnel,
     SendMessage,
     SendPacket,
     SetTunnel,
     SignallingEffect,
+    UseCareOfAddress,
 )
+from .key_exchange import KeyEffect, KeyExchange
 from .parameters import EmulatorParameters
 from .protection import Protection
 from .registration import Registration
@@ -48,17 +62,35 @@ __all__ = ["MobileNode"]
 
 
 class MobileNode:
-    """One mobile node with one interface. ``counters`` counts drops by reason."""
+    """One mobile node with one interface. ``counters`` counts drops by reason.
 
-    def __init__(self, parameters: EmulatorParameters, random: Callable[[int], bytes]) -> None:
+    ``endpoint`` is there where SAs are negotiated; its first peer is the home agent.
+    """
+
+    def __init__(
+        self,
+        parameters: EmulatorParameters,
+        random: Callable[[int], bytes],
+        endpoint: IkeEndpoint | None = None,
+    ) -> None:
+        if (endpoint is None) is not (not parameters.negotiated):
+            raise ValueError("SAs are negotiated by an endpoint")
         self.counters: Counter[str] = Counter()
         self._parameters = parameters
         self._home_address = home_address = parameters.home_address
         self._home_agent = parameters.home_agent
         self._signalling = Signalling(parameters, random, self.counters)
         self._protection = Protection(
-            home_address, parameters.associations, random, parameters.sequence_floor
+            home_address,
+            parameters.associations,
+            random,
+            parameters.sequence_floor,
+            parameters.negotiated,
         )
+        self._keys: KeyExchange | None = None
+        if endpoint is not None:
+            self._keys = KeyExchange(home_address, endpoint, self._protection, self.counters)
+        self._leaving = False
         self._path_mtu = PathMtu(parameters.link_mtu)
         self._reassembler = Reassembler()
         self._fragment_identification = int.from_bytes(random(4), "big")
@@ -99,9 +131,16 @@ class MobileNode:
         if parsed.next_header == ESP:
             if parsed.source != self._home_agent:
                 raise Refused("esp_source")
-            association, next_header, payload = self._protection.open(parsed.payload)
-            _check_selector(association, next_header, payload, parsed)
-            parsed = parsed._replace(next_header=next_header, payload=payload)
+            association, parsed = self._opened(parsed, parsed.payload)
+        elif parsed.next_header == UDP and self._keys is not None:
+            if parsed.source != self._home_agent:
+                raise Refused("ike_source")
+            datagram = udp.parse(parsed.payload, parsed.source, parsed.destination)
+            if datagram.destination_port != NATT_PORT or not udp.is_esp(datagram.payload):
+                return self._ike(self._keys, parsed, datagram, now)
+            if udp.is_keep_alive(datagram.payload):
+                raise Refused("nat_keep_alive")
+            association, parsed = self._opened(parsed, datagram.payload)
         if parsed.next_header == IPV6:
             return self._detunnel(parsed, association)
         if parsed.next_header == MOBILITY:
@@ -109,6 +148,18 @@ class MobileNode:
         if parsed.next_header == ICMPV6:
             return self._icmp(parsed, association, now)
         raise Refused("unknown_next_header")
+
+    def _opened(self, parsed: Packet, payload: bytes) -> tuple[SecurityAssociation, Packet]:
+        association, next_header, payload = self._protection.open(payload)
+        _check_selector(association, next_header, payload, parsed)
+        if self._keys is not None:
+            self._keys.heard()
+        return association, parsed._replace(next_header=next_header, payload=payload)
+
+    def _ike(self, keys: KeyExchange, parsed: Packet, datagram: Datagram, now: float) -> list[MobileEffect]:
+        if datagram.destination_port not in (PORT, NATT_PORT):
+            raise Refused("udp_port")
+        return self._packets(keys.receive(parsed.source, parsed.destination, datagram, now), now)
 
     def _detunnel(self, outer: Packet, association: SecurityAssociation | None) -> list[MobileEffect]:
         # RFC 6275 11.3.5: packets out of the tunnel come from the home agent, for the home address.
@@ -146,9 +197,12 @@ class MobileNode:
             if self._protection.demands(Mode.TRANSPORT, parsed.next_header, kind):
                 raise Refused("unprotected")
         destination = parsed.logical_destination
-        return self._packets(
-            self._signalling.receive(parsed.next_header, parsed.payload, parsed.source, destination, now)
+        effects = self._packets(
+            self._signalling.receive(parsed.next_header, parsed.payload, parsed.source, destination, now), now
         )
+        if self._leaving and self._keys is not None and not self.registration.may_be_bound:
+            effects += self._packets(self._keys.end(now), now)
+        return effects
 
     def _tunnel_error(self, icmp: icmpv6.Icmp, now: float) -> list[MobileEffect]:
         quoted = icmp.body[4:]
@@ -174,9 +228,17 @@ class MobileNode:
             raise Refused("at_home" if self._signalling.at_home else "not_registered")
         inner = check_inner(packet)
         kind = _message_type(parsed.next_header, parsed.payload)
+        if self._keys is not None:
+            use = self._protection.lacking(Mode.TUNNEL, parsed.next_header, kind)
+            if use is not None:
+                self.counters["no_sa_for_payload"] += 1
+                return self._packets(self._keys.need(use, now), now)
         association = self._protection.outbound(Mode.TUNNEL, parsed.next_header, kind)
+        ports = self._keys.encapsulation if association and self._keys else None
         mtu = self._path_mtu.to(self._home_agent, now)
         room = mtu - HEADER_LENGTH - (overhead(association) if association else 0)
+        if ports is not None:
+            room -= udp.HEADER_LENGTH
         # The answer names the home agent: the kernel takes no packet from its own address.
         answer = too_big(inner, room, self._home_agent)
         if answer is not None:
@@ -187,12 +249,18 @@ class MobileNode:
         if association is not None:
             next_header, payload, before = self._protection.seal(association, IPV6, inner)
             effects += before
+            if ports is not None:
+                next_header = UDP
+                payload = udp.build(care_of_address, self._home_agent, Datagram(*ports, payload))
             flow = int.from_bytes(outer[:4], "big") & 0x0FFFFFFF
             outer = build(care_of_address, self._home_agent, next_header, payload, flow=flow)
         self.counters["sent_by_tunnel"] += 1
-        self._fragment_identification = self._fragment_identification + 1 & 0xFFFFFFFF
-        effects += map(SendPacket, fragments(outer, mtu, self._fragment_identification))
+        effects += self._cut(outer, mtu)
         return effects
+
+    def _cut(self, packet: bytes, mtu: int) -> list[SendPacket]:
+        self._fragment_identification = self._fragment_identification + 1 & 0xFFFFFFFF
+        return [SendPacket(piece) for piece in fragments(packet, mtu, self._fragment_identification)]
 
     def _is_ours(self, address: bytes) -> bool:
         if address == self._home_address:
@@ -206,55 +274,93 @@ class MobileNode:
 
     def carrier(self, up: bool, now: float) -> list[MobileEffect]:
         """The link came or went."""
-        return self._packets(self._signalling.carrier(up, now))
+        return self._packets(self._signalling.carrier(up, now), now)
 
     def advertisement(self, source: bytes, hop_limit: int, message: bytes, now: float) -> list[MobileEffect]:
         """An ICMPv6 message of type Router Advertisement (RFC 4861 6.1.2), its checksum verified."""
-        return self._packets(self._signalling.advertisement(source, hop_limit, message, now))
+        return self._packets(self._signalling.advertisement(source, hop_limit, message, now), now)
 
     def address_conflict(self, address: bytes, now: float) -> list[MobileEffect]:
         """Somebody else uses the address that was probed (RFC 4862 5.4.5)."""
-        return self._packets(self._signalling.address_conflict(address, now))
+        return self._packets(self._signalling.address_conflict(address, now), now)
 
     def deregister(self, now: float) -> list[MobileEffect]:
-        """End the binding while away from home (RFC 6275 11.7.1), before a stop."""
-        return self._packets(self._signalling.deregister(now))
+        """End the binding while away from home (RFC 6275 11.7.1), and after it the IKE SA, before a stop."""
+        self._leaving = True
+        return self._packets(self._signalling.deregister(now), now)
 
     def start(self) -> list[MobileEffect]:
         """Before the first carrier event: sequence numbers are reserved now, for a hand-over has no time."""
         effects: list[MobileEffect] = [self._protection.reservation()] if len(self._protection) else []
-        return effects + self._packets(self._signalling.start())
+        return effects + _link_effects(self._signalling.start())
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` has something to do."""
-        return self._signalling.next_deadline()
+        deadline = self._signalling.next_deadline()
+        other = self._keys.next_deadline() if self._keys is not None else None
+        return other if deadline is None else deadline if other is None else min(deadline, other)
 
     def on_timer(self, now: float) -> list[MobileEffect]:
-        """Whatever is due: solicitations, retransmissions, refreshes, the end of DAD."""
-        return self._packets(self._signalling.on_timer(now))
+        """Whatever is due: solicitations, retransmissions, refreshes, the end of DAD, re-keys."""
+        effects = self._packets(self._signalling.on_timer(now), now)
+        if self._keys is not None:
+            effects += self._packets(self._keys.on_timer(now), now)
+        return effects
 
     def stop(self) -> list[MobileEffect]:
         """Release everything; the counters are in the last event."""
-        return self._packets(self._signalling.stop())
+        return _link_effects(self._signalling.stop())
 
     # What is sent to the home agent.
 
-    def _packets(self, decided: Sequence[SignallingEffect]) -> list[MobileEffect]:
+    def _packets(self, decided: Sequence[SignallingEffect | KeyEffect], now: float) -> list[MobileEffect]:
         effects: list[MobileEffect] = []
         for effect in decided:
             if isinstance(effect, SendMessage):
-                effects += self._signal(effect)
+                effects += self._signal(effect, now)
+            elif isinstance(effect, SendDatagram):
+                effects += self._datagram(effect, now)
             elif isinstance(effect, SetTunnel):
                 self._tunnel = effect.care_of_address
             elif isinstance(effect, RemoveTunnel):
                 self._tunnel = None
+            elif isinstance(effect, AcknowledgedAt):
+                effects += self._acknowledged(effect, now)
             else:
                 effects.append(effect)
+                effects += self._place(effect, now)
         return effects
 
-    def _signal(self, message: SendMessage) -> list[MobileEffect]:
+    def _place(self, effect: LinkEffect | LogKeys, now: float) -> list[MobileEffect]:
+        """IKE goes where we go."""
+        if self._keys is None:
+            return []
+        match effect:
+            case UseCareOfAddress(address, _):
+                return self._packets(self._keys.at(address, now), now)
+            case AtHome():
+                return self._packets(self._keys.at(self._home_address, now), now)
+            case DropCareOfAddress() | LeaveHome():
+                return self._packets(self._keys.at(None, now), now)
+        return []
+
+    def _acknowledged(self, effect: AcknowledgedAt, now: float) -> list[MobileEffect]:
+        if self._keys is None:
+            return []
+        return self._packets(self._keys.acknowledged(effect.address, effect.key_management, now), now)
+
+    def _datagram(self, effect: SendDatagram, now: float) -> list[MobileEffect]:
+        (local, port), (remote, remote_port), octets = effect
+        payload = udp.NON_ESP_MARKER + octets if port == NATT_PORT else octets
+        packet = build(local, remote, UDP, udp.build(local, remote, Datagram(port, remote_port, payload)))
+        return list(self._cut(packet, self._path_mtu.to(remote, now)))
+
+    def _signal(self, message: SendMessage, now: float) -> list[MobileEffect]:
         protocol, octets, care_of_address = message
         kind = _message_type(protocol, octets)
+        use = self._protection.lacking(Mode.TRANSPORT, protocol, kind)
+        if use is not None and self._keys is not None:
+            return self._packets(self._keys.wait(message, use, now), now)
         association = self._protection.outbound(Mode.TRANSPORT, protocol, kind)
         try:
             next_header, payload, before = self._protection.seal(association, protocol, octets)
@@ -269,7 +375,18 @@ class MobileNode:
             payload,
             home_address=home_address if care_of_address else None,
         )
-        return [*before, SendPacket(packet)]
+        effects: list[MobileEffect] = [*before, SendPacket(packet)]
+        if self._keys is not None:
+            effects += self._packets(self._keys.spoken(now), now)
+        return effects
+
+
+def _link_effects(effects: Sequence[SignallingEffect]) -> list[MobileEffect]:
+    return [
+        each
+        for each in effects
+        if not isinstance(each, SendMessage | SetTunnel | RemoveTunnel | AcknowledgedAt)
+    ]
 
 
 def _message_type(protocol: int, payload: bytes) -> int | None:

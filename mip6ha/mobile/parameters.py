@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..binding.messages import MobileNetworkPrefix
+from ..ipsec.policy import Use
 from ..parameters import AssociationParameters
 
 __all__ = ["REFUSED_DELAY", "EmulatorParameters"]
@@ -23,7 +24,8 @@ class EmulatorParameters:
 
     ``interface_identifier`` is the lower half of every care-of address (8 octets). ``lifetime`` is what a
     Binding Update asks for, in seconds. ``sequence_floor`` is the highest outbound ESP sequence number that
-    may have been used before this start; ``link_mtu`` the MTU of the foreign links.
+    may have been used before this start; ``link_mtu`` the MTU of the foreign links. What ``negotiated`` names
+    is protected by SAs that come from IKE, and is not sent or taken without them.
     """
 
     home_address: bytes
@@ -38,3 +40,4 @@ class EmulatorParameters:
     refused_delay: float = REFUSED_DELAY
     link_mtu: int = 1500
     sequence_floor: int = 0
+    negotiated: tuple[Use, ...] = ()

@@ -1,7 +1,8 @@
 """The mobile node's SAs: what must be protected, opening, sealing, reserved sequence numbers (RFC 4877 4).
 
-Covered: transport and tunnel mode between one home address and its home agent, with manual keys. Not covered:
-key negotiation, packets around what is protected (``mobile_node``).
+Covered: transport and tunnel mode between one home address and its home agent, with manual keys and with
+those that IKE brought. Not covered: key negotiation (``key_exchange``), packets around what is protected
+(``mobile_node``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable
 
 from ..effects import ReserveSequences
 from ..ipsec import esp
-from ..ipsec.policy import Direction, Mode
+from ..ipsec.algorithms import Keys, by_name
+from ..ipsec.ike.sa import ChildSa
+from ..ipsec.policy import Direction, Mode, Use, selector
 from ..ipsec.sad import SecurityAssociation, SecurityAssociationDatabase, counter_limit
 from ..ipv6 import ESP
 from ..parameters import AssociationParameters
@@ -23,7 +26,10 @@ RESERVATION = 1 << 16
 
 
 class Protection:
-    """SAs of one home address. Sequence numbers start above ``floor``, which an earlier run may have used."""
+    """SAs of one home address. Sequence numbers start above ``floor``, which an earlier run may have used.
+
+    What ``negotiated`` names is demanded and promised whether there are SAs for it or not.
+    """
 
     def __init__(
         self,
@@ -31,10 +37,12 @@ class Protection:
         associations: tuple[AssociationParameters, ...],
         random: Callable[[int], bytes],
         floor: int = 0,
+        negotiated: tuple[Use, ...] = (),
     ) -> None:
         self._home_address = home_address
         self._random = random
         self._reserved = floor
+        self._negotiated = tuple(sorted(negotiated, key=list(Use).index))
         self._sad = SecurityAssociationDatabase()
         self._outbound: list[SecurityAssociation] = []
         for given in associations:
@@ -58,12 +66,53 @@ class Protection:
     def __len__(self) -> int:
         return len(self._sad)
 
+    def install(self, child: ChildSa, transform: str, inbound: Keys, outbound: Keys) -> None:
+        """Take in both SAs of a child. Nobody has used their keys, so no number has to be reserved."""
+        for spi, direction, keys in (
+            (child.spi_in, Direction.IN, inbound),
+            (child.spi_out, Direction.OUT, outbound),
+        ):
+            association = SecurityAssociation(
+                spi=spi,
+                direction=direction,
+                use=child.use,
+                home_address=self._home_address,
+                transform=by_name(transform),
+                keys=keys,
+                esn=child.esn,
+                to_home_agent=direction is Direction.OUT,
+            )
+            self._sad.add(self._home_address, association)
+
+    def retire(self, child: ChildSa) -> None:
+        """Send nothing more under a child; what is under way may still come. No error if it is not there."""
+        self._sad.discard(self._home_address, self._home_address, Direction.OUT, child.spi_out)
+
+    def discard(self, child: ChildSa) -> None:
+        """Forget both SAs of a child; no error if they are not there."""
+        self.retire(child)
+        self._sad.discard(self._home_address, self._home_address, Direction.IN, child.spi_in)
+
+    def lacking(self, mode: Mode, protocol: int, kind: int | None) -> Use | None:
+        """What IKE has to bring before such a message may go to the home agent; ``None``: nothing."""
+        if not self._negotiated or self.outbound(mode, protocol, kind) is not None:
+            return None
+        return self._promised(mode, protocol, kind, to_home_agent=True)
+
+    def _promised(self, mode: Mode, protocol: int, kind: int | None, *, to_home_agent: bool) -> Use | None:
+        for use in self._negotiated:
+            if use.mode is mode and selector(use, to_home_agent=to_home_agent).matches(protocol, kind):
+                return use
+        return None
+
     def outbound(self, mode: Mode, protocol: int, kind: int | None) -> SecurityAssociation | None:
         """The SA that must protect such a message to the home agent."""
         return self._sad.select(self._home_address, Direction.OUT, mode, protocol, kind)
 
     def demands(self, mode: Mode, protocol: int, kind: int | None) -> bool:
         """Whether such a message from the home agent is accepted under ESP only."""
+        if self._promised(mode, protocol, kind, to_home_agent=False) is not None:
+            return True
         return self._sad.select(self._home_address, Direction.IN, mode, protocol, kind) is not None
 
     def open(self, payload: bytes) -> tuple[SecurityAssociation, int, bytes]:

@@ -71,7 +71,7 @@ class Registration:
     """The state machine: every input returns what follows from it, in order.
 
     ``sequence`` is the number of the last Binding Update (16 bits). ``may_be_bound`` tells that the home
-    agent may hold a binding, acknowledged or not.
+    agent may hold a binding, acknowledged or not. ``key_management`` sets K (RFC 6275 6.1.7).
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Registration:
         link_local: bool = False,
         prefixes: tuple[MobileNetworkPrefix, ...] = (),
         refused_delay: float = 420.0,
+        key_management: bool = False,
     ) -> None:
         self.state = State.IDLE
         self.binding: Binding | None = None
@@ -93,6 +94,8 @@ class Registration:
         self._flags = int(UpdateFlag.ACKNOWLEDGE | UpdateFlag.HOME_REGISTRATION)
         if link_local:
             self._flags |= UpdateFlag.LINK_LOCAL
+        if key_management:
+            self._flags |= UpdateFlag.KEY_MANAGEMENT
         if prefixes:
             self._flags |= UpdateFlag.MOBILE_ROUTER
         self._prefix_options = tuple(map(mobile_network_prefix_option, prefixes))

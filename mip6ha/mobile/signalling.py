@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 
 from .. import icmpv6, mobility
 from ..binding import messages
-from ..binding.messages import BindingAcknowledgement, BindingError, BindingRefreshRequest
+from ..binding.messages import ACCEPTED, BindingAcknowledgement, BindingError, BindingRefreshRequest
 from ..ipsec.policy import Direction, Use
 from ..ipv6 import ICMPV6, MOBILITY
 from ..wire import Malformed, Refused, text
 from .effects import (
+    AcknowledgedAt,
     AnnounceAddress,
     AtHome,
     DropCareOfAddress,
@@ -39,6 +40,7 @@ from .registration import Registration, SendUpdate, State, Step
 
 __all__ = ["Signalling"]
 
+_KEY_MANAGEMENT = messages.acknowledgement_flags(key_management=True)
 _DAD_TIME = 1.0
 """RetransTimer x DupAddrDetectTransmits in seconds (RFC 4862 5.1)."""
 
@@ -66,10 +68,11 @@ class Signalling:
             link_local=parameters.link_local,
             prefixes=parameters.prefixes,
             refused_delay=parameters.refused_delay,
+            key_management=bool(parameters.negotiated),
         )
         self._discovery = PrefixDiscovery(random)
         # RFC 6275 11.4.2: never unprotected, so only where there is an SA for it.
-        self._discovered = not any(
+        self._discovered = Use.PREFIX not in parameters.negotiated and not any(
             each.use is Use.PREFIX and each.direction is Direction.OUT for each in parameters.associations
         )
         self._probing: tuple[bytes, float] | None = None
@@ -113,6 +116,9 @@ class Signalling:
         # First of all: who reads of the acknowledgement may send.
         effects = self._settled([]) + effects
         state = self.registration.state
+        if self._parameters.negotiated and body.status < ACCEPTED and state is not State.REFUSED:
+            address = self.care_of_address or self._home_address
+            effects.append(AcknowledgedAt(address, bool(body.flags & _KEY_MANAGEMENT)))
         if ending and state is State.IDLE and self.at_home:
             # RFC 6275 11.5.5: neighbours still have the home agent's link-layer address.
             effects.append(AnnounceAddress(self._home_address))
