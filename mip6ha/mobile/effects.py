@@ -82,7 +82,7 @@ class SendMessage(NamedTuple):
 
 
 class AcknowledgedAt(NamedTuple):
-    """The home agent knows us at ``address``; with ``key_management`` (K, RFC 6275 6.1.8) its IKE does too."""
+    """The home agent knows us at ``address``; with ``key_management`` (K, RFC 6275 6.1.8) its IKE too."""
 
     address: bytes
     key_management: bool

@@ -30,7 +30,7 @@ SILENCE = 3
 INTERVAL = 1.0
 """Seconds between two beginnings from one address that nobody asked for."""
 CHILD_INTERVAL = 2.0
-"""Seconds until a child that was refused, or has gone, is asked for again."""
+"""Seconds from asking for a child until it may be asked for again."""
 
 _UNDER_WAY = (State.INITIATED, State.HALF_OPEN)
 _OPEN = (State.ESTABLISHED, State.REKEYED)
@@ -55,7 +55,7 @@ class KeyExchange:
         self.encapsulation: tuple[int, int] | None = None
         # One place to read them: IKE's reasons and those of everything else.
         endpoint.counters = counters
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._peer = endpoint.parameters.peers[0]
         self._home_address = home_address
         self._protection = protection
@@ -78,17 +78,17 @@ class KeyExchange:
         if address is None:
             return []
         effects: list[KeyEffect] = []
-        for spi, ike_sa in list(self._endpoint.ike_sas.items()):
-            young = now < self._begun_at + self._endpoint.parameters.timing.half_open
+        for spi, ike_sa in list(self.endpoint.ike_sas.items()):
+            young = now < self._begun_at + self.endpoint.parameters.timing.half_open
             if ike_sa.state in _OPEN or (ike_sa.state is State.HALF_OPEN and young):
-                self._perform(self._endpoint.moved(spi, address, now), now, effects)
+                self._perform(self.endpoint.moved(spi, address, now), now, effects)
             elif ike_sa.state in _UNDER_WAY and ike_sa.local[0] != address:
                 # The home agent knows nothing of us yet, or no more: it is begun again when it is needed.
-                self._endpoint.forget(spi)
+                self.endpoint.forget(spi)
         return effects
 
     def acknowledged(self, address: bytes, followed: bool, now: float) -> list[KeyEffect]:
-        """The home agent has bound us to ``address``; with K (``followed``) its IKE SA's peer is there too."""
+        """The home agent has bound us to ``address``; with K (``followed``) its IKE knows us there too."""
         if followed:
             self._followed = address
         elif self._followed != address and self._current is not None:
@@ -102,20 +102,24 @@ class KeyExchange:
     def wait(self, message: SendMessage, use: Use, now: float) -> list[KeyEffect]:
         """Send a message as soon as there are SAs for it; a later one of the same use takes its place."""
         self._waiting[use] = message
-        return self.need(use, now)
+        return [Event("awaits_sa", {"use": use.value}), *self.need(use, now)]
 
     def need(self, use: Use, now: float) -> list[KeyEffect]:
         """Have SAs for ``use``: begin IKE, or ask for the child."""
-        ike_sa = self._endpoint.ike_sas.get(self._current or b"")
+        ike_sa = self.endpoint.ike_sas.get(self._current or b"")
         if ike_sa is None or ike_sa.state is not State.ESTABLISHED:
             return self._begin(now)
         effects: list[KeyEffect] = []
         for policy in self._peer.children:
-            if policy.use is not use or self._asked.get(policy.name, float("-inf")) + CHILD_INTERVAL > now:
-                continue
-            self._asked[policy.name] = now
-            self._perform(self._endpoint.create_child(ike_sa.spi, policy.name, now), now, effects)
+            if policy.use is use:
+                self._ask(ike_sa, policy.name, now, effects)
         return effects
+
+    def _ask(self, ike_sa: IkeSa, name: str, now: float, effects: list[KeyEffect]) -> None:
+        there = any(each.name == name for each in ike_sa.live_children())
+        if not there and self._asked.get(name, float("-inf")) + CHILD_INTERVAL <= now:
+            self._asked[name] = now
+            self._perform(self.endpoint.create_child(ike_sa.spi, name, now), now, effects)
 
     def spoken(self, now: float) -> list[KeyEffect]:
         """A message has left under negotiated SAs; after :data:`SILENCE` of them we ask what is the matter.
@@ -126,7 +130,7 @@ class KeyExchange:
         effects: list[KeyEffect] = []
         spi = self._current
         if self._unanswered >= SILENCE and spi is not None:
-            self._perform(self._endpoint.probe(spi, now), now, effects)
+            self._perform(self.endpoint.probe(spi, now), now, effects)
         return effects
 
     def heard(self) -> None:
@@ -143,7 +147,7 @@ class KeyExchange:
         remote, here = (source, datagram.source_port), (destination, datagram.destination_port)
         effects: list[KeyEffect] = []
         lost = self._is_lost(payload, remote)
-        self._perform(self._endpoint.receive(payload, remote, here, now), now, effects)
+        self._perform(self.endpoint.receive(payload, remote, here, now), now, effects)
         if lost and now >= self._begun_at + INTERVAL:
             effects += self._begin(now)
         return effects
@@ -153,7 +157,7 @@ class KeyExchange:
 
         Anybody could say so (RFC 7296 2.4): what there is stays until another IKE SA has authenticated.
         """
-        ike_sa = self._endpoint.ike_sas.get(self._current or b"")
+        ike_sa = self.endpoint.ike_sas.get(self._current or b"")
         if ike_sa is None or ike_sa.pending is None or source[0] != ike_sa.remote[0]:
             return False
         try:
@@ -173,25 +177,25 @@ class KeyExchange:
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` has something to do."""
-        return self._endpoint.next_deadline()
+        return self.endpoint.next_deadline()
 
     def on_timer(self, now: float) -> list[KeyEffect]:
         """Retransmissions, re-keys, liveness."""
-        deadline = self._endpoint.next_deadline()
+        deadline = self.endpoint.next_deadline()
         effects: list[KeyEffect] = []
         if deadline is not None and deadline <= now:
-            self._perform(self._endpoint.on_timer(now), now, effects)
+            self._perform(self.endpoint.on_timer(now), now, effects)
         return effects
 
     def end(self, now: float) -> list[KeyEffect]:
         """We need no SAs any more, and say so."""
         effects: list[KeyEffect] = []
         self._current = None
-        for spi, ike_sa in list(self._endpoint.ike_sas.items()):
+        for spi, ike_sa in list(self.endpoint.ike_sas.items()):
             if ike_sa.state is State.ESTABLISHED:
-                self._perform(self._endpoint.delete(spi, now), now, effects)
+                self._perform(self.endpoint.delete(spi, now), now, effects)
             elif ike_sa.state in _UNDER_WAY:
-                self._endpoint.forget(spi)
+                self.endpoint.forget(spi)
         return effects
 
     # The IKE SA in use, and what takes its place.
@@ -199,11 +203,11 @@ class KeyExchange:
     def _begin(self, now: float) -> list[KeyEffect]:
         """Begin an IKE SA from where we are, unless one is under way; the one in use stays until then."""
         address = self._address
-        if address is None or any(each.state in _UNDER_WAY for each in self._endpoint.ike_sas.values()):
+        if address is None or any(each.state in _UNDER_WAY for each in self.endpoint.ike_sas.values()):
             return []
         self._begun_at = now
         effects: list[KeyEffect] = []
-        self._perform(self._endpoint.initiate(self._peer.name, (address, PORT), now), now, effects)
+        self._perform(self.endpoint.initiate(self._peer.name, (address, PORT), now), now, effects)
         return effects
 
     def _perform(self, wanted: Sequence[ike.Effect], now: float, effects: list[KeyEffect]) -> None:
@@ -217,8 +221,7 @@ class KeyExchange:
                 case ike.InstallChild():
                     self._install(each, effects)
                 case ike.RemoveChild():
-                    self._protection.discard(each.child)
-                    effects.append(Event("child_removed", _child(each.child)))
+                    self._remove(each.child, now, effects)
                 case ike.MoveChild():
                     self._encapsulate(each.installation)
                 case ike.Established():
@@ -240,13 +243,13 @@ class KeyExchange:
         if effect.replaces is not None:
             return
         self._followed = ike_sa.local[0]
-        for spi, other in list(self._endpoint.ike_sas.items()):
+        for spi, other in list(self.endpoint.ike_sas.items()):
             if other is ike_sa or other.state not in _OPEN:
                 continue
             # It may still receive until the home agent has let go of it too.
             for child in other.children.values():
                 self._protection.retire(child)
-            self._perform(self._endpoint.delete(spi, now), now, effects)
+            self._perform(self.endpoint.delete(spi, now), now, effects)
 
     def _closed(self, effect: ike.Closed, now: float, effects: list[KeyEffect]) -> None:
         ike_sa = effect.ike_sa
@@ -267,18 +270,26 @@ class KeyExchange:
         if effect.replaces is not None:
             fields["replaces"] = f"0x{effect.replaces:08x}"
         effects.append(Event("child_installed", fields))
-        self._asked.pop(child.name, None)
         message = self._waiting.pop(child.use, None)
         if message is not None:
             effects.append(message)
 
+    def _remove(self, child: ChildSa, now: float, effects: list[KeyEffect]) -> None:
+        self._protection.discard(child)
+        effects.append(Event("child_removed", _child(child)))
+        ike_sa = self.endpoint.ike_sas.get(self._current or b"")
+        if ike_sa is None or ike_sa.state is not State.ESTABLISHED:
+            return
+        # Where it has no successor: what the home agent has for us would wait for one.
+        self._ask(ike_sa, child.name, now, effects)
+
     def _retire(self) -> None:
         """RFC 7296 2.8: who re-keys sends under the new child as soon as it has it."""
-        for ike_sa in self._endpoint.ike_sas.values():
+        for ike_sa in self.endpoint.ike_sas.values():
             pending = (ike_sa.pending.task,) if ike_sa.pending is not None else ()
             for task in (*pending, *ike_sa.waiting):
                 child = ike_sa.children.get(task.spi)
-                if task.kind is TaskKind.DELETE_CHILD and child is not None:
+                if task.kind is TaskKind.DELETE_CHILD and child is not None and child.replaced:
                     self._protection.retire(child)
 
     def _encapsulate(self, installation: ike.ChildInstallation) -> None:

@@ -2,8 +2,8 @@
 
 ``receive`` takes whole IPv6 packets: those of applications (source: the home address), those to the care-of
 address, and at home those that the home agent sends straight to the home address. Everything comes back as
-effects. Covered: RFC 2473 tunnels, home address options and type 2 routing headers, ESP, in tunnel mode also in
-UDP (RFC 3948). Not covered: what is said in messages and when (``signalling``), where keys come from
+effects. Covered: RFC 2473 tunnels, home address options and type 2 routing headers, ESP, in tunnel mode also
+in UDP (RFC 3948). Not covered: what is said in messages and when (``signalling``), where keys come from
 (``key_exchange``).
 """
 
@@ -64,17 +64,15 @@ __all__ = ["MobileNode"]
 class MobileNode:
     """One mobile node with one interface. ``counters`` counts drops by reason.
 
-    ``endpoint`` is there where SAs are negotiated; its first peer is the home agent.
+    ``now`` is always the same monotonic clock, in seconds. ``key_exchange`` is there where IKE is.
     """
 
     def __init__(
         self,
         parameters: EmulatorParameters,
         random: Callable[[int], bytes],
-        endpoint: IkeEndpoint | None = None,
+        now: float = 0.0,
     ) -> None:
-        if (endpoint is None) is not (not parameters.negotiated):
-            raise ValueError("SAs are negotiated by an endpoint")
         self.counters: Counter[str] = Counter()
         self._parameters = parameters
         self._home_address = home_address = parameters.home_address
@@ -87,9 +85,10 @@ class MobileNode:
             parameters.sequence_floor,
             parameters.negotiated,
         )
-        self._keys: KeyExchange | None = None
-        if endpoint is not None:
-            self._keys = KeyExchange(home_address, endpoint, self._protection, self.counters)
+        self.key_exchange: KeyExchange | None = None
+        if parameters.ike is not None:
+            endpoint = IkeEndpoint(parameters.ike, random, now, wall=parameters.wall)
+            self.key_exchange = KeyExchange(home_address, endpoint, self._protection, self.counters)
         self._leaving = False
         self._path_mtu = PathMtu(parameters.link_mtu)
         self._reassembler = Reassembler()
@@ -132,12 +131,12 @@ class MobileNode:
             if parsed.source != self._home_agent:
                 raise Refused("esp_source")
             association, parsed = self._opened(parsed, parsed.payload)
-        elif parsed.next_header == UDP and self._keys is not None:
+        elif parsed.next_header == UDP and self.key_exchange is not None:
             if parsed.source != self._home_agent:
                 raise Refused("ike_source")
             datagram = udp.parse(parsed.payload, parsed.source, parsed.destination)
             if datagram.destination_port != NATT_PORT or not udp.is_esp(datagram.payload):
-                return self._ike(self._keys, parsed, datagram, now)
+                return self._ike(self.key_exchange, parsed, datagram, now)
             if udp.is_keep_alive(datagram.payload):
                 raise Refused("nat_keep_alive")
             association, parsed = self._opened(parsed, datagram.payload)
@@ -152,8 +151,8 @@ class MobileNode:
     def _opened(self, parsed: Packet, payload: bytes) -> tuple[SecurityAssociation, Packet]:
         association, next_header, payload = self._protection.open(payload)
         _check_selector(association, next_header, payload, parsed)
-        if self._keys is not None:
-            self._keys.heard()
+        if self.key_exchange is not None:
+            self.key_exchange.heard()
         return association, parsed._replace(next_header=next_header, payload=payload)
 
     def _ike(self, keys: KeyExchange, parsed: Packet, datagram: Datagram, now: float) -> list[MobileEffect]:
@@ -200,8 +199,8 @@ class MobileNode:
         effects = self._packets(
             self._signalling.receive(parsed.next_header, parsed.payload, parsed.source, destination, now), now
         )
-        if self._leaving and self._keys is not None and not self.registration.may_be_bound:
-            effects += self._packets(self._keys.end(now), now)
+        if self._leaving and self.key_exchange is not None and not self.registration.may_be_bound:
+            effects += self._packets(self.key_exchange.end(now), now)
         return effects
 
     def _tunnel_error(self, icmp: icmpv6.Icmp, now: float) -> list[MobileEffect]:
@@ -228,13 +227,13 @@ class MobileNode:
             raise Refused("at_home" if self._signalling.at_home else "not_registered")
         inner = check_inner(packet)
         kind = _message_type(parsed.next_header, parsed.payload)
-        if self._keys is not None:
+        if self.key_exchange is not None:
             use = self._protection.lacking(Mode.TUNNEL, parsed.next_header, kind)
             if use is not None:
                 self.counters["no_sa_for_payload"] += 1
-                return self._packets(self._keys.need(use, now), now)
+                return self._packets(self.key_exchange.need(use, now), now)
         association = self._protection.outbound(Mode.TUNNEL, parsed.next_header, kind)
-        ports = self._keys.encapsulation if association and self._keys else None
+        ports = self.key_exchange.encapsulation if association and self.key_exchange else None
         mtu = self._path_mtu.to(self._home_agent, now)
         room = mtu - HEADER_LENGTH - (overhead(association) if association else 0)
         if ports is not None:
@@ -297,14 +296,14 @@ class MobileNode:
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` has something to do."""
         deadline = self._signalling.next_deadline()
-        other = self._keys.next_deadline() if self._keys is not None else None
+        other = self.key_exchange.next_deadline() if self.key_exchange is not None else None
         return other if deadline is None else deadline if other is None else min(deadline, other)
 
     def on_timer(self, now: float) -> list[MobileEffect]:
         """Whatever is due: solicitations, retransmissions, refreshes, the end of DAD, re-keys."""
         effects = self._packets(self._signalling.on_timer(now), now)
-        if self._keys is not None:
-            effects += self._packets(self._keys.on_timer(now), now)
+        if self.key_exchange is not None:
+            effects += self._packets(self.key_exchange.on_timer(now), now)
         return effects
 
     def stop(self) -> list[MobileEffect]:
@@ -333,21 +332,21 @@ class MobileNode:
 
     def _place(self, effect: LinkEffect | LogKeys, now: float) -> list[MobileEffect]:
         """IKE goes where we go."""
-        if self._keys is None:
+        if self.key_exchange is None:
             return []
         match effect:
             case UseCareOfAddress(address, _):
-                return self._packets(self._keys.at(address, now), now)
+                return self._packets(self.key_exchange.at(address, now), now)
             case AtHome():
-                return self._packets(self._keys.at(self._home_address, now), now)
+                return self._packets(self.key_exchange.at(self._home_address, now), now)
             case DropCareOfAddress() | LeaveHome():
-                return self._packets(self._keys.at(None, now), now)
+                return self._packets(self.key_exchange.at(None, now), now)
         return []
 
     def _acknowledged(self, effect: AcknowledgedAt, now: float) -> list[MobileEffect]:
-        if self._keys is None:
+        if self.key_exchange is None:
             return []
-        return self._packets(self._keys.acknowledged(effect.address, effect.key_management, now), now)
+        return self._packets(self.key_exchange.acknowledged(effect.address, effect.key_management, now), now)
 
     def _datagram(self, effect: SendDatagram, now: float) -> list[MobileEffect]:
         (local, port), (remote, remote_port), octets = effect
@@ -359,8 +358,8 @@ class MobileNode:
         protocol, octets, care_of_address = message
         kind = _message_type(protocol, octets)
         use = self._protection.lacking(Mode.TRANSPORT, protocol, kind)
-        if use is not None and self._keys is not None:
-            return self._packets(self._keys.wait(message, use, now), now)
+        if use is not None and self.key_exchange is not None:
+            return self._packets(self.key_exchange.wait(message, use, now), now)
         association = self._protection.outbound(Mode.TRANSPORT, protocol, kind)
         try:
             next_header, payload, before = self._protection.seal(association, protocol, octets)
@@ -376,8 +375,8 @@ class MobileNode:
             home_address=home_address if care_of_address else None,
         )
         effects: list[MobileEffect] = [*before, SendPacket(packet)]
-        if self._keys is not None:
-            effects += self._packets(self._keys.spoken(now), now)
+        if self.key_exchange is not None:
+            effects += self._packets(self.key_exchange.spoken(now), now)
         return effects
 
 

@@ -6,9 +6,12 @@ come from (``mobile_config``), keys at rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ..binding.messages import MobileNetworkPrefix
+from ..ipsec.ike.parameters import Parameters as IkeParameters
 from ..ipsec.policy import Use
 from ..parameters import AssociationParameters
 
@@ -18,14 +21,19 @@ REFUSED_DELAY = 420.0
 """Seconds of silence after a refusal; what the reference mobile node does."""
 
 
+def _long_ago() -> datetime:
+    # No certificate is valid to who was told no date.
+    return datetime(1970, 1, 1, tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class EmulatorParameters:
     """One mobile node.
 
     ``interface_identifier`` is the lower half of every care-of address (8 octets). ``lifetime`` is what a
     Binding Update asks for, in seconds. ``sequence_floor`` is the highest outbound ESP sequence number that
-    may have been used before this start; ``link_mtu`` the MTU of the foreign links. What ``negotiated`` names
-    is protected by SAs that come from IKE, and is not sent or taken without them.
+    may have been used before this start; ``link_mtu`` the MTU of the foreign links. ``ike`` are those of the
+    IKE endpoint, if there is one: its first peer is the home agent. ``wall`` tells certificates the date.
     """
 
     home_address: bytes
@@ -40,4 +48,10 @@ class EmulatorParameters:
     refused_delay: float = REFUSED_DELAY
     link_mtu: int = 1500
     sequence_floor: int = 0
-    negotiated: tuple[Use, ...] = ()
+    ike: IkeParameters | None = None
+    wall: Callable[[], datetime] = field(default=_long_ago, compare=False, repr=False)
+
+    @property
+    def negotiated(self) -> tuple[Use, ...]:
+        """What is protected by SAs that come from IKE, and is not sent or taken without them."""
+        return () if self.ike is None else tuple(each.use for each in self.ike.peers[0].children)
