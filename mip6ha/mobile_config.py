@@ -7,14 +7,26 @@ Covered: ``mip6mn run`` and ``mip6mn load``. Not covered: whether interfaces exi
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .ike_config import AuthenticationTable, Credentials, IkeTable, home_agent_child
+from .ike_texts import (
+    CHILD_ALLOWED,
+    CHILD_DEFAULT,
+    IDENTITY_ALLOWED,
+    MOBILE_NODE_USES,
+    ChildOffer,
+    MobileNodeUse,
+)
 from .ipsec.algorithms import Transform
+from .ipsec.ike.numbers import PORT
+from .ipsec.ike.parameters import ChildPolicy, Peer
+from .ipsec.ike.parameters import Parameters as IkeParameters
 from .ipsec.policy import Use
 from .mobile.parameters import REFUSED_DELAY, EmulatorParameters
 from .parameters import AssociationParameters
@@ -56,7 +68,7 @@ _MINIMUM_SECRET = 16
 class MobileEdgeConfiguration:
     """What the edge needs to know. ``interface_identifier`` ``None`` is that of the interface's MAC.
 
-    ``events`` ``None`` is standard output.
+    ``events`` ``None`` is standard output. ``key_log`` is the directory where Wireshark finds the keys.
     """
 
     interface: str
@@ -67,6 +79,7 @@ class MobileEdgeConfiguration:
     events: Path | None
     interface_identifier: bytes | None
     deregister_at_stop: bool
+    key_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,43 @@ class LoadConfiguration:
     state_dir: Path
 
 
+class _HomeAgentIkeTable(AuthenticationTable):
+    """IKE with the home agent: who it has to prove to be, and what both protect with its SAs (RFC 4877 4)."""
+
+    uses: list[MobileNodeUse] = Field(
+        [Use.SIGNALLING, Use.PREFIX], description=f"a list of {MOBILE_NODE_USES}", min_length=1
+    )
+    proposals: list[ChildOffer] = Field(CHILD_DEFAULT, description=CHILD_ALLOWED, min_length=1)
+
+    def check(self, problems: Problems) -> None:
+        """What no key says alone."""
+        location: list[str | int] = ["mobile_node", "ike"]
+        if self.identity is None:
+            problems.add([*location, "identity"], "is missing", f"{IDENTITY_ALLOWED}: the home agent's")
+        if Use.SIGNALLING not in self.uses and Use.BINDING not in self.uses:
+            problems.add([*location, "uses"], "protects no Binding Updates", "signalling or binding in it")
+
+    def peer(self, node: _MobileNodeTable, own: Credentials, secret: bytes | None) -> Peer:
+        """The home agent as a mobile node's peer; what Binding Updates wait for is the first child."""
+        ordered = sorted(dict.fromkeys(self.uses), key=list(Use).index)
+        return Peer(
+            "home agent",
+            own.identity,
+            self.identity,
+            tuple(self._child(use, node.home_agent) for use in ordered),
+            (node.home_agent, PORT),
+            secret,
+            own.private_key,
+            own.chain,
+            own.trust,
+            (node.home_address,),
+        )
+
+    def _child(self, use: Use, home_agent: bytes) -> ChildPolicy:
+        other = home_agent_child(use, home_agent, tuple(self.proposals))
+        return replace(other, local=other.remote, remote=other.local)
+
+
 class _MobileNodeTable(Table):
     home_address: Address = Field(description=_ADDRESS)
     home_prefix_length: Annotated[int, integer(1, 128)] = Field(64, description="1 to 128")
@@ -115,15 +165,18 @@ class _MobileNodeTable(Table):
     events: str = Field(STANDARD_OUTPUT, description="a path, or - for standard output")
     keys_file: str | None = Field(None, description="a path")
     sa: list[SecurityAssociationTable] = Field([], description="[[mobile_node.sa]] tables")
+    ike: _HomeAgentIkeTable | None = Field(None, description="a table [mobile_node.ike]")
 
 
 class _File(Table):
     mobile_node: _MobileNodeTable = Field(description="a table [mobile_node]")
+    ike: IkeTable | None = Field(None, description="a table [ike]")
 
 
 def load(path: Path) -> MobileConfiguration:
     """The configuration in a file; :class:`~.tables.ConfigError` tells everything that is wrong with it."""
-    node = validate(_File, load_toml(path), path).mobile_node
+    content = validate(_File, load_toml(path), path)
+    node = content.mobile_node
     problems = Problems(path)
     key_file = KeyFile(path.parent / node.keys_file if node.keys_file is not None else None)
     associations = _associations(node, key_file, problems)
@@ -133,6 +186,7 @@ def load(path: Path) -> MobileConfiguration:
         problems.add(["mobile_node", "home_address"], "is the home agent's", "another address")
     if node.interface == node.tun_name:
         problems.add(["mobile_node", "tun_name"], "is the interface's", "another name")
+    credentials = _credentials(content, path, key_file, problems)
     problems.refuse()
     parameters = EmulatorParameters(
         home_address=node.home_address,
@@ -145,6 +199,7 @@ def load(path: Path) -> MobileConfiguration:
         link_local=node.link_local,
         care_of_dad=node.care_of_dad,
         refused_delay=float(node.refused_delay),
+        ike=_ike(content, credentials),
     )
     home = IPv6Network((node.home_address, node.home_prefix_length), strict=False)
     edge = MobileEdgeConfiguration(
@@ -156,8 +211,42 @@ def load(path: Path) -> MobileConfiguration:
         events=None if node.events == STANDARD_OUTPUT else path.parent / node.events,
         interface_identifier=node.interface_identifier,
         deregister_at_stop=node.deregister_at_stop,
+        key_log=_key_log(content, path),
     )
     return MobileConfiguration(parameters, edge)
+
+
+def _credentials(
+    content: _File, path: Path, key_file: KeyFile, problems: Problems
+) -> tuple[Credentials, bytes | None] | None:
+    """Our own credentials and the secret with the home agent; ``None`` without IKE."""
+    node, own = content.mobile_node, content.ike
+    location: list[str | int] = ["mobile_node", "ike"]
+    if node.ike is None or own is None:
+        if own is not None:
+            problems.add(location, "is missing", "a table [mobile_node.ike] beside [ike]")
+        elif node.ike is not None:
+            problems.add(location, "needs a table [ike]", "our own identity there")
+        return None
+    if node.sa:
+        problems.add(location, "stands beside [[mobile_node.sa]]", "one of both")
+    if node.dataplane != "tun":
+        problems.add(["mobile_node", "dataplane"], "does not go with [mobile_node.ike]", "tun")
+    node.ike.check(problems)
+    found = own.credentials(path.parent, ["ike"], problems)
+    return found, node.ike.secret(found, key_file, location, problems)
+
+
+def _ike(content: _File, credentials: tuple[Credentials, bytes | None] | None) -> IkeParameters | None:
+    node = content.mobile_node
+    if credentials is None or content.ike is None or node.ike is None:
+        return None
+    return content.ike.parameters((node.ike.peer(node, *credentials),))
+
+
+def _key_log(content: _File, path: Path) -> Path | None:
+    log = None if content.ike is None else content.ike.key_log
+    return None if log is None else path.parent / log
 
 
 def _associations(

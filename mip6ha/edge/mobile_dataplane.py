@@ -7,6 +7,7 @@ the same for both (``mobile_service``).
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from ..ipsec.ike.numbers import NATT_PORT, PORT
 from ..mobile.effects import (
     AtHome,
     DropCareOfAddress,
@@ -31,7 +33,7 @@ from ..mobile.mobile_node import MobileNode
 from ..mobile.parameters import EmulatorParameters
 from ..mobile.signalling import Signalling
 from ..mobile_config import MobileEdgeConfiguration
-from .mobile_link import HomeSockets, SocketReader
+from .mobile_link import HomeDatagrams, HomeSockets, SocketReader
 from .mobile_network import TunNetwork
 from .storage import StateDirectory
 from .sysctl import Switches
@@ -99,7 +101,7 @@ class TunDataplane(MobileDataplane):
         """Make the TUN and lead packets there."""
         given, undo = self._given, self._undo
         edge, parameters = given.edge, given.parameters
-        self.node = MobileNode(parameters, os.urandom)
+        self.node = MobileNode(parameters, os.urandom, time.monotonic())
         self._tun = Tun(edge.tun_name, max(parameters.link_mtu, _LEAST_TUN_MTU), given.counters)
         undo.callback(self._tun.close)
         self._network = TunNetwork(
@@ -142,8 +144,13 @@ class TunDataplane(MobileDataplane):
     def _listen_at_home(self) -> None:
         self._home_undo.close()
         given = self._given
-        sockets = HomeSockets(given.parameters.home_address, self._received_at_home, given.counters)
+        parameters = given.parameters
+        sockets = HomeSockets(parameters.home_address, self._received_at_home, given.counters)
         self._home_undo.callback(sockets.close)
         for protocol, source in sockets.sockets.items():
             reader = SocketReader(source, partial(sockets.ready, protocol), given.reactor)
             self._read(reader, self._home_undo)
+        for port in (PORT, NATT_PORT) if parameters.ike is not None else ():
+            datagrams = HomeDatagrams(parameters.home_address, port, self._received_at_home, given.counters)
+            self._home_undo.callback(datagrams.close)
+            self._read(SocketReader(datagrams, datagrams.ready, given.reactor), self._home_undo)

@@ -16,11 +16,20 @@ from typing import Any, Protocol
 from pyroute2 import IPRoute
 from twisted.internet.abstract import FileDescriptor
 
-from .. import ipv6
+from .. import ipv6, udp
 from ..icmpv6 import ALL_ROUTERS, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION
 from ..wire import address
+from .ike_socket import IkeSocket
 
-__all__ = ["Carrier", "CarrierEvents", "HomeSockets", "RouterDiscovery", "SocketReader", "link"]
+__all__ = [
+    "Carrier",
+    "CarrierEvents",
+    "HomeDatagrams",
+    "HomeSockets",
+    "RouterDiscovery",
+    "SocketReader",
+    "link",
+]
 
 _BUFFER = 1 << 20
 _BATCH = 64
@@ -241,3 +250,31 @@ class HomeSockets:
         """Listen no longer."""
         for source in self.sockets.values():
             source.close()
+
+
+class HomeDatagrams:
+    """Datagrams to one UDP port of the home address while that is local, as the whole packets they were."""
+
+    def __init__(
+        self, home_address: bytes, port: int, received: Callable[[bytes], None], counters: Counter[str]
+    ) -> None:
+        self._received = received
+        self._socket = IkeSocket(home_address, port, counters)
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._socket.fileno()
+
+    def ready(self) -> None:
+        """Read what is there."""
+        for _ in range(_BATCH):
+            found = self._socket.receive()
+            if found is None:
+                return
+            payload, (source, port), (destination, own) = found
+            octets = udp.build(source, destination, udp.Datagram(port, own, payload))
+            self._received(ipv6.build(source, destination, ipv6.UDP, octets))
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._socket.close()

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TextIO
 
 from twisted.application.service import Service
@@ -26,6 +27,7 @@ from ..mobile.effects import (
     AnnounceAddress,
     EndProbe,
     Event,
+    LogKeys,
     MobileEffect,
     ProbeAddress,
     SendPacket,
@@ -35,6 +37,7 @@ from ..mobile.effects import (
 from ..mobile.movement import interface_identifier
 from ..mobile_config import MobileConfiguration
 from .errors import Unusable
+from .ike_keylog import KeyLogDirectory
 from .mobile_associations import remove_own
 from .mobile_dataplane import MobileDataplane, Surroundings, TunDataplane
 from .mobile_kernel import KernelDataplane
@@ -77,6 +80,7 @@ class MobileNodeService(Service):
         self._timer: DelayedCall | None = None
         self._armed_for = 0.0
         self._stopped: Deferred[None] | None = None
+        self._key_log: KeyLogDirectory | None = None
 
     # Start and stop.
 
@@ -104,7 +108,11 @@ class MobileNodeService(Service):
             interface_identifier=edge.interface_identifier or interface_identifier(mac),
             link_mtu=mtu,
             sequence_floor=self._state.sequence_floor(),
+            wall=lambda: datetime.now(UTC),
         )
+        if edge.key_log is not None:
+            self._key_log = KeyLogDirectory(edge.key_log)
+            undo.callback(self._key_log.close)
         self._home_address = parameters.home_address
         switches = Switches(edge.state_dir / "switches.json")
         undo.callback(switches.restore)
@@ -229,8 +237,14 @@ class MobileNodeService(Service):
                 self._neighbours.probe(address)
             case EndProbe(address):
                 self._neighbours.end_probe(address)
+            case LogKeys():
+                self._log_keys(effect)
             case _:
                 self._dataplane.act(effect)
+
+    def _log_keys(self, effect: LogKeys) -> None:
+        if self._key_log is not None:
+            (self._key_log.esp if effect.esp else self._key_log.ike)(effect.line)
 
 
 def run(configuration: MobileConfiguration) -> int:

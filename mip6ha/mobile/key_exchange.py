@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import udp
 from ..ipsec.ike import effects as ike
 from ..ipsec.ike.endpoint import IkeEndpoint
+from ..ipsec.ike.keylog import esp_line
 from ..ipsec.ike.message import HEADER_SIZE, parse_chain, parse_header
 from ..ipsec.ike.numbers import NATT_PORT, PORT, Notification, PayloadKind
 from ..ipsec.ike.payloads import parse_notify
@@ -266,6 +267,10 @@ class KeyExchange:
         child = installation.child
         self._protection.install(child, installation.transform, effect.inbound, effect.outbound)
         self._encapsulate(installation)
+        if self.endpoint.parameters.key_log:
+            for spi, keys in ((child.spi_in, effect.inbound), (child.spi_out, effect.outbound)):
+                if line := esp_line(installation.transform, keys, spi):
+                    effects.append(LogKeys(line, esp=True))
         fields = _child(child) | {"mode": child.mode.value, "transform": installation.transform}
         if effect.replaces is not None:
             fields["replaces"] = f"0x{effect.replaces:08x}"

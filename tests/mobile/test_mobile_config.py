@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mip6ha.ipsec.policy import Direction
+from mip6ha.ipsec.ike.parameters import Scope
+from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.mobile_cli import main
 from mip6ha.mobile_config import load, load_load
 from mip6ha.wire import address
@@ -82,6 +83,53 @@ def test_a_load_configuration(tmp_path: Path) -> None:
     assert load_load(tmp_path / "mn.toml", 99).count == 99
 
 
+IKE = """
+[mobile_node.ike]
+identity = "ha.example.org"
+keys = "ha"
+
+[ike]
+identity = "mn@example.org"
+key_log = "keys"
+"""
+KEYED = NODE + 'keys_file = "mn.keys"\n' + IKE
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path) -> None:
+    path = tmp_path / "mn.keys"
+    path.touch(0o600)
+    path.write_text(f'[ha]\nsecret = "{"0102030405060708" * 3}"\n[short]\nsecret = "0102030405060708"\n')
+
+
+def test_ike(tmp_path: Path) -> None:
+    loaded = load(written(tmp_path, KEYED + "probe_interval = 0\n"))
+    ike = loaded.parameters.ike
+    assert ike is not None
+    assert ike.key_log
+    assert loaded.edge.key_log == tmp_path / "keys"
+    assert ike.timing.probe_interval is None
+    (peer,) = ike.peers
+    assert peer.address == (address("2001:db8:a::1"), 500)
+    assert peer.home_addresses == (address("2001:db8:a::100"),)
+    assert (str(peer.local), str(peer.remote)) == ("mn@example.org", "ha.example.org")
+    assert loaded.parameters.negotiated == (Use.SIGNALLING, Use.PREFIX)
+    signalling = peer.children[0]
+    assert signalling.local == (Scope(135),)
+    assert signalling.remote == (Scope(135, None, address("2001:db8:a::1"), address("2001:db8:a::1")),)
+    assert "0102030405060708" not in repr(loaded)
+
+
+def test_what_binding_updates_wait_for_is_the_first_child(tmp_path: Path) -> None:
+    uses = 'uses = ["payload", "prefix", "binding", "payload"]\n'
+    loaded = load(written(tmp_path, KEYED.replace('keys = "ha"\n', f'keys = "ha"\n{uses}')))
+    assert loaded.parameters.negotiated == (Use.BINDING, Use.PREFIX, Use.PAYLOAD)
+    payload = loaded.parameters.ike and loaded.parameters.ike.peers[0].children[2]
+    assert payload
+    assert payload.local == (Scope(),)
+    assert payload.remote == (Scope(0, None, bytes(16), b"\xff" * 16),)
+
+
 BROKEN = [
     ("", "mobile_node: is missing"),
     ("[mobile_node]\n", "mobile_node.home_address: is missing"),
@@ -97,6 +145,17 @@ BROKEN = [
     (NODE + SA + SA, "mobile_node.sa[1].spi: is used twice"),
     (NODE + 'keys_file = "none.keys"\n', "none.keys"),
     (NODE + "[mobile_node", "TOML"),
+    (KEYED.replace("[ike]", "[nothing]"), "nothing: unknown"),
+    (KEYED.split("[ike]", maxsplit=1)[0], "mobile_node.ike: needs a table [ike]"),
+    (NODE + '[ike]\nidentity = "mn@example.org"\n', "mobile_node.ike: is missing"),
+    (NODE + 'keys_file = "mn.keys"\n' + SA + IKE, "mobile_node.ike: stands beside"),
+    (NODE + 'keys_file = "mn.keys"\ndataplane = "kernel"\n' + IKE, "mobile_node.dataplane: does not go"),
+    (KEYED.replace('identity = "ha.example.org"\n', ""), "mobile_node.ike.identity: is missing"),
+    (KEYED.replace('keys = "ha"\n', ""), "mobile_node.ike.keys: is missing"),
+    (KEYED.replace('"ha"', '"short"'), "mobile_node.ike.keys: names no secret"),
+    (KEYED.replace('"ha"', '"ha"\nuses = ["payload"]'), "mobile_node.ike.uses: protects no Binding Updates"),
+    (KEYED.replace('"ha"', '"ha"\nuses = ["harp"]'), "mobile_node.ike.uses[0]"),
+    (KEYED + 'private_key = "none.key"\n', "ike.private_key: "),
     (LOAD.replace("count = 10", "count = 0"), "load.count"),
     (LOAD.replace("/64", "/56"), "load.care_of_prefix: has a wrong length"),
     (LOAD.replace("secret", "keys"), "load.keys: names no keys"),
@@ -117,7 +176,7 @@ def test_a_broken_configuration_is_told(tmp_path: Path, text: str, told: str) ->
     assert "0102030405060708" not in done.output
 
 
-@pytest.mark.parametrize("text", [NODE + SA, LOAD], ids=["run", "load"])
+@pytest.mark.parametrize("text", [NODE + SA, LOAD, KEYED], ids=["run", "load", "ike"])
 def test_a_good_one_is_usable(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
     done = CliRunner().invoke(main, ["check", "-c", str(path)])
