@@ -26,6 +26,7 @@ __all__ = [
     "EspKey",
     "Frame",
     "HelloSeen",
+    "IkeSeen",
     "MobilityMessage",
     "Tshark",
     "write_wireshark_directory",
@@ -65,6 +66,7 @@ _FIELDS = (
     "mip6check.status",
 )
 _HELLO_FIELDS = ("frame.time_epoch", "ipv6.src", "harp.hello.active", "harp.term", "harp.hello.lifetime")
+_IKE_FIELDS = ("frame.time_epoch", "isakmp.exchangetype", "isakmp.enc.decrypted", "_ws.malformed")
 _TRUE = ("1", "True")
 _IPV6_IN_IPV6 = "41"
 
@@ -102,6 +104,16 @@ class HelloSeen:
     active: bool
     term: int | None
     lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSeen:
+    """An IKE message as it was on the wire; `opened`: tshark decrypted it."""
+
+    time: float
+    exchange: int
+    opened: bool
+    malformed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,14 @@ class Tshark:
         return [
             HelloSeen(float(time), source, active in _TRUE, int(term) if term else None, int(lifetime))
             for time, source, active, term, lifetime in rows
+        ]
+
+    def ike(self, pcap: Path) -> list[IkeSeen]:
+        """Every IKE message of a capture."""
+        rows = self._rows(pcap, "isakmp && !icmpv6", _IKE_FIELDS)
+        return [
+            IkeSeen(float(time), int(exchange), bool(decrypted), bool(malformed))
+            for time, exchange, decrypted, malformed in rows
         ]
 
     def _rows(self, pcap: Path, wanted: str, fields: Iterable[str]) -> list[list[str]]:

@@ -1,7 +1,7 @@
-"""Scenario ``handover``: register from a foreign link, move to another one, go home, with traffic all the
-time.
+"""Scenarios ``handover`` and ``ike-handover``: register from a foreign link, move to another one, go home,
+with traffic all the time.
 
-Covered: steps and figures. Not covered: what the figures are held against (`handover_checks`).
+Covered: steps and figures. Not covered: what the figures are held against (`handover_checks`, `negotiation`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from .. import echo
+from .. import echo, negotiation
 from ..capture import Captures
 from ..daemons import Association, HomeAgentDaemon, MobileNodeDaemon, new_associations
 from ..dissection import write_wireshark_directory
@@ -31,7 +31,7 @@ from ..routers import start_advertiser
 from ..scenario import Outcome, Run, Scenario
 from ..state import network_state
 
-__all__ = ["HANDOVER"]
+__all__ = ["HANDOVER", "IKE_HANDOVER"]
 
 PROBE_INTERVAL = 0.01
 DWELL = 2.0
@@ -39,6 +39,7 @@ UNPLUGGED = 0.1
 SIGNALLING_LIMIT = 8.0
 SETTLE = 0.3
 FIRST_SPI = 0x2000
+USES = ("binding", "prefix")
 
 STEPS = (
     "network, captures, routers",
@@ -72,8 +73,8 @@ class _Stage:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-def _prepare(run: Run) -> _Stage:
-    associations = new_associations(("binding", "prefix"), FIRST_SPI)
+def _prepare(run: Run, *, ike: bool) -> _Stage:
+    associations = () if ike else new_associations(USES, FIRST_SPI)
     write_wireshark_directory(run.report / "wireshark", [each.esp_key() for each in associations])
     configuration, control_socket = write_home_agent(
         run.report, run.work, associations, dataplane=run.options.dataplane, dad=run.options.dad
@@ -81,6 +82,11 @@ def _prepare(run: Run) -> _Stage:
     mobile_configuration, events = write_mobile_node(
         run.report, run.work, associations, dataplane=run.options.mobile_dataplane
     )
+    if ike:
+        secret = negotiation.new_secret()
+        key_log = run.report / "wireshark"
+        negotiation.negotiate(configuration, negotiation.HOME_AGENT, USES, secret, key_log=key_log)
+        negotiation.negotiate(mobile_configuration, negotiation.MOBILE_NODE, USES, secret)
     return _Stage(
         run,
         Captures(run.processes, run.network, run.report),
@@ -112,8 +118,8 @@ def _echo(run: Run) -> str:
     return run.network.execute("cn", *argv).strip()
 
 
-def _perform(run: Run) -> Callable[[], Outcome]:
-    stage = _prepare(run)
+def _perform(run: Run, *, ike: bool = False) -> Callable[[], Outcome]:
+    stage = _prepare(run, ike=ike)
     network, timeline, mobile_node = run.network, run.timeline, stage.mobile_node
 
     run.step(STEPS[0])
@@ -171,7 +177,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     after = {node: network_state(network, node) for node in before}
     stage.left_behind = {node: sorted(before[node] ^ after[node]) for node in before}
     stage.dropped = stage.captures.stop()
-    return partial(examine, _recording(stage, streams, started, silent))
+    return partial(negotiation.examine if ike else examine, _recording(stage, streams, started, silent))
 
 
 def _recording(stage: _Stage, streams: Any, started: float, silent: float) -> Recording:
@@ -203,4 +209,14 @@ HANDOVER = Scenario(
     steps=STEPS,
     perform=_perform,
     tools={"dumpcap": "wireshark-common", "tshark": "tshark", "radvd": "radvd"},
+)
+
+IKE_HANDOVER = replace(
+    HANDOVER,
+    name="ike-handover",
+    description=(
+        "As handover, but mobile node and home agent negotiate their SAs by IKEv2 from the first care-of "
+        "address, and the IKE SA goes along with the mobile node."
+    ),
+    perform=partial(_perform, ike=True),
 )
