@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from .. import icmpv6, mobility, udp
+from .. import icmpv6, udp
 from ..ipsec.esp import overhead
 from ..ipsec.ike.effects import SendDatagram
 from ..ipsec.ike.endpoint import IkeEndpoint
@@ -54,7 +54,7 @@ from .effects import (
 )
 from .key_exchange import KeyEffect, KeyExchange
 from .parameters import EmulatorParameters
-from .protection import Protection
+from .protection import Protection, message_type
 from .registration import Registration
 from .signalling import Signalling
 
@@ -149,8 +149,7 @@ class MobileNode:
         raise Refused("unknown_next_header")
 
     def _opened(self, parsed: Packet, payload: bytes) -> tuple[SecurityAssociation, Packet]:
-        association, next_header, payload = self._protection.open(payload)
-        _check_selector(association, next_header, payload, parsed)
+        association, next_header, payload = self._protection.open(payload, parsed)
         if self.key_exchange is not None:
             self.key_exchange.heard()
         return association, parsed._replace(next_header=next_header, payload=payload)
@@ -168,7 +167,7 @@ class MobileNode:
         parsed = parse(inner)
         if not self._is_ours(parsed.destination):
             raise Refused("inner_destination")
-        kind = _message_type(parsed.next_header, parsed.payload)
+        kind = message_type(parsed.next_header, parsed.payload)
         if association is None:
             if self._protection.demands(Mode.TUNNEL, parsed.next_header, kind):
                 raise Refused("unprotected")
@@ -192,7 +191,7 @@ class MobileNode:
         self, parsed: Packet, association: SecurityAssociation | None, now: float
     ) -> list[MobileEffect]:
         if association is None and parsed.source == self._home_agent:
-            kind = _message_type(parsed.next_header, parsed.payload)
+            kind = message_type(parsed.next_header, parsed.payload)
             if self._protection.demands(Mode.TRANSPORT, parsed.next_header, kind):
                 raise Refused("unprotected")
         destination = parsed.logical_destination
@@ -226,13 +225,13 @@ class MobileNode:
         if care_of_address is None:
             raise Refused("at_home" if self._signalling.at_home else "not_registered")
         inner = check_inner(packet)
-        kind = _message_type(parsed.next_header, parsed.payload)
-        if self.key_exchange is not None:
-            use = self._protection.lacking(Mode.TUNNEL, parsed.next_header, kind)
+        kind = message_type(parsed.next_header, parsed.payload)
+        association = self._protection.outbound(Mode.TUNNEL, parsed.next_header, kind)
+        if association is None and self.key_exchange is not None:
+            use = self._protection.negotiated(Mode.TUNNEL, parsed.next_header, kind)
             if use is not None:
                 self.counters["no_sa_for_payload"] += 1
                 return self._packets(self.key_exchange.need(use, now), now)
-        association = self._protection.outbound(Mode.TUNNEL, parsed.next_header, kind)
         ports = self.key_exchange.encapsulation if association and self.key_exchange else None
         mtu = self._path_mtu.to(self._home_agent, now)
         room = mtu - HEADER_LENGTH - (overhead(association) if association else 0)
@@ -356,11 +355,12 @@ class MobileNode:
 
     def _signal(self, message: SendMessage, now: float) -> list[MobileEffect]:
         protocol, octets, care_of_address = message
-        kind = _message_type(protocol, octets)
-        use = self._protection.lacking(Mode.TRANSPORT, protocol, kind)
-        if use is not None and self.key_exchange is not None:
-            return self._packets(self.key_exchange.wait(message, use, now), now)
+        kind = message_type(protocol, octets)
         association = self._protection.outbound(Mode.TRANSPORT, protocol, kind)
+        if association is None and self.key_exchange is not None:
+            use = self._protection.negotiated(Mode.TRANSPORT, protocol, kind)
+            if use is not None:
+                return self._packets(self.key_exchange.wait(message, use, now), now)
         try:
             next_header, payload, before = self._protection.seal(association, protocol, octets)
         except Refused as refused:
@@ -375,7 +375,7 @@ class MobileNode:
             home_address=home_address if care_of_address else None,
         )
         effects: list[MobileEffect] = [*before, SendPacket(packet)]
-        if self.key_exchange is not None:
+        if association is not None and self.key_exchange is not None:
             effects += self._packets(self.key_exchange.spoken(now), now)
         return effects
 
@@ -386,23 +386,3 @@ def _link_effects(effects: Sequence[SignallingEffect]) -> list[MobileEffect]:
         for each in effects
         if not isinstance(each, SendMessage | SetTunnel | RemoveTunnel | AcknowledgedAt)
     ]
-
-
-def _message_type(protocol: int, payload: bytes) -> int | None:
-    if protocol == MOBILITY:
-        return mobility.message_type(payload)
-    return payload[0] if protocol == ICMPV6 and payload else None
-
-
-def _check_selector(
-    association: SecurityAssociation, next_header: int, payload: bytes, outer: Packet
-) -> None:
-    # RFC 4301 5.2 step 4: what came out must be what the SA is for.
-    if association.mode is Mode.TUNNEL:
-        if next_header != IPV6:
-            raise Refused("selector")
-        return
-    kind = _message_type(next_header, payload)
-    to_home_address = outer.logical_destination == association.home_address
-    if not to_home_address or not association.selector.matches(next_header, kind):
-        raise Refused("selector")

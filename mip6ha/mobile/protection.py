@@ -15,11 +15,12 @@ from ..ipsec.algorithms import Keys, by_name
 from ..ipsec.ike.sa import ChildSa
 from ..ipsec.policy import Direction, Mode, Use, selector
 from ..ipsec.sad import SecurityAssociation, SecurityAssociationDatabase, counter_limit
-from ..ipv6 import ESP
+from ..ipv6 import ESP, ICMPV6, IPV6, MOBILITY, Packet
+from ..mobility import message_type as mobility_type
 from ..parameters import AssociationParameters
 from ..wire import Refused
 
-__all__ = ["RESERVATION", "Protection"]
+__all__ = ["RESERVATION", "Protection", "message_type"]
 
 RESERVATION = 1 << 16
 """Outbound sequence numbers that one :class:`ReserveSequences` makes available."""
@@ -93,13 +94,10 @@ class Protection:
         self.retire(child)
         self._sad.discard(self._home_address, self._home_address, Direction.IN, child.spi_in)
 
-    def lacking(self, mode: Mode, protocol: int, kind: int | None) -> Use | None:
-        """What IKE has to bring before such a message may go to the home agent; ``None``: nothing."""
-        if not self._negotiated or self.outbound(mode, protocol, kind) is not None:
-            return None
-        return self._promised(mode, protocol, kind, to_home_agent=True)
-
-    def _promised(self, mode: Mode, protocol: int, kind: int | None, *, to_home_agent: bool) -> Use | None:
+    def negotiated(
+        self, mode: Mode, protocol: int, kind: int | None, *, to_home_agent: bool = True
+    ) -> Use | None:
+        """What IKE has to bring SAs for before there may be such a message; ``None``: nothing."""
         for use in self._negotiated:
             if use.mode is mode and selector(use, to_home_agent=to_home_agent).matches(protocol, kind):
                 return use
@@ -111,16 +109,17 @@ class Protection:
 
     def demands(self, mode: Mode, protocol: int, kind: int | None) -> bool:
         """Whether such a message from the home agent is accepted under ESP only."""
-        if self._promised(mode, protocol, kind, to_home_agent=False) is not None:
+        if self.negotiated(mode, protocol, kind, to_home_agent=False) is not None:
             return True
         return self._sad.select(self._home_address, Direction.IN, mode, protocol, kind) is not None
 
-    def open(self, payload: bytes) -> tuple[SecurityAssociation, int, bytes]:
-        """Open an ESP payload: (its SA, next header, plaintext); raises :class:`Refused`."""
+    def open(self, payload: bytes, outer: Packet) -> tuple[SecurityAssociation, int, bytes]:
+        """Open an ESP payload of a packet: (its SA, next header, plaintext); raises :class:`Refused`."""
         association = self._sad.inbound(self._home_address, esp.spi(payload))
         if association is None:
             raise Refused("unknown_spi")
         next_header, plaintext = esp.unprotect(association, payload)
+        _check_selector(association, next_header, plaintext, outer)
         return association, next_header, plaintext
 
     def seal(
@@ -140,3 +139,24 @@ class Protection:
             most = counter_limit(association.transform, esn=association.esn)
             association.limit = min(self._reserved, most)
         return ReserveSequences(self._reserved)
+
+
+def message_type(protocol: int, payload: bytes) -> int | None:
+    """The MH type or ICMPv6 type that selectors speak of; ``None`` where there is none."""
+    if protocol == MOBILITY:
+        return mobility_type(payload)
+    return payload[0] if protocol == ICMPV6 and payload else None
+
+
+def _check_selector(
+    association: SecurityAssociation, next_header: int, payload: bytes, outer: Packet
+) -> None:
+    # RFC 4301 5.2 step 4: what came out must be what the SA is for.
+    if association.mode is Mode.TUNNEL:
+        if next_header != IPV6:
+            raise Refused("selector")
+        return
+    kind = message_type(next_header, payload)
+    to_home_address = outer.logical_destination == association.home_address
+    if not to_home_address or not association.selector.matches(next_header, kind):
+        raise Refused("selector")

@@ -442,9 +442,8 @@ def test_an_ike_sa_that_the_home_agent_ends_is_begun_again() -> None:
     world.wait(10.0)
     negotiation = world.agent.negotiation
     assert negotiation is not None
-    (theirs,) = at_agent(world)
     effects: list[Effect] = []
-    negotiation._perform(negotiation.endpoint.delete(theirs.spi, world.now), effects)
+    assert negotiation.ask(HOME_ADDRESS, "delete", world.now, effects)
     world.run_agent(effects)
     world.wait(1.0)
     assert [event.fields["reason"] for event in world.named("ike_closed")] == ["deleted_by_peer"]
