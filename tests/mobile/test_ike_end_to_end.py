@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mip6ha.mobile_config import load
+from tests.interop.certificates import Authority, new_ecdsa_key, pem, write_key
 
 from .namespaces import HOME_ADDRESS, World, eventually, world
 from .programs import Talk, configure, happens, start, start_home_agent
@@ -18,8 +19,11 @@ _SECRET = "0f0e0d0c0b0a09080706050403020100"
 _HELLO = b"hello from " + HOME_ADDRESS.encode()
 
 
-def negotiated(place: World, *uses: str, ike: str = "", mobile_node: str = "") -> None:
+def negotiated(
+    place: World, *uses: str, ike: str = "", mobile_node: str = "", certificates: bool = False
+) -> None:
     """Both configurations, with IKE in the place of SAs."""
+    authority = Authority() if certificates else None
     listed = ", ".join(f'"{use}"' for use in uses)
     configure(
         place, uses=(), home_agent='keys_file = "keys"\n', mobile_node=f'keys_file = "keys"\n{mobile_node}'
@@ -28,16 +32,30 @@ def negotiated(place: World, *uses: str, ike: str = "", mobile_node: str = "") -
     keys.touch(0o600)
     keys.write_text(f'[shared]\nsecret = "{_SECRET}"\n')
     for name, own, other in (
-        ("ha", "ha.example.org", "mn@example.org"),
-        ("mn", "mn@example.org", "ha.example.org"),
+        ("ha", "ha.example.org", "mn.example.org"),
+        ("mn", "mn.example.org", "ha.example.org"),
     ):
+        proof = "" if authority is None else issued(place.directory, authority, name, own)
+        secret = 'keys = "shared"\n' if authority is None else ""
         path = place.directory / f"{name}.toml"
         path.write_text(
             f"{path.read_text()}\n"
-            f'[mobile_node.ike]\nidentity = "{other}"\nkeys = "shared"\nuses = [{listed}]\n'
-            f'[ike]\nidentity = "{own}"\n{ike if name == "mn" else ""}'
+            f'[mobile_node.ike]\nidentity = "{other}"\n{secret}uses = [{listed}]\n'
+            f'[ike]\nidentity = "{own}"\n{proof}{ike if name == "mn" else ""}'
         )
     load(place.directory / "mn.toml")
+
+
+def issued(directory: Path, authority: Authority, name: str, identity: str) -> str:
+    """A certificate and its key in files, large enough for fragments; the lines that name them."""
+    key = new_ecdsa_key()
+    (directory / f"{name}.pem").write_bytes(pem(authority.issue(identity, key, more_names=100)))
+    (directory / "ca.pem").write_bytes(pem(authority.certificate))
+    write_key(directory / f"{name}.key", key)
+    return (
+        f'certificate = "{name}.pem"\nprivate_key = "{name}.key"\ntrust_anchors = ["ca.pem"]\n'
+        f'key_log = "{name}-keys"\n'
+    )
 
 
 def count_of(place: World, name: str) -> int:
@@ -79,6 +97,23 @@ def test_away_and_home_again(tmp_path: Path, encapsulate: bool) -> None:
         assert count_of(place, "ike_established") == 1
         assert _SECRET not in (tmp_path / "events.jsonl").read_text()
         assert eventually(lambda: "ike_closed" in (tmp_path / "log").read_text())
+
+
+def test_certificates(tmp_path: Path) -> None:
+    with world(tmp_path) as place:
+        negotiated(place, "binding", certificates=True)
+        start_home_agent(place)
+        place.plug("one")
+        start(place)
+        happens(place, "binding_acknowledged", 0)
+        assert count_of(place, "ike_established") == 1
+        # Each end has the same keys, of one IKE SA and one pair of ESP SAs.
+        for name, lines in (("ikev2_decryption_table", 1), ("esp_sa", 2)):
+            logs = [tmp_path / f"{end}-keys" / name for end in ("mn", "ha")]
+            ours, theirs = (set(path.read_text().splitlines()) for path in logs)
+            assert ours == theirs
+            assert len(ours) == lines
+            assert {path.stat().st_mode & 0o777 for path in logs} == {0o600}
 
 
 def test_re_keys_at_home_and_abroad(tmp_path: Path) -> None:
