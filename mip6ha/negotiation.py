@@ -19,7 +19,7 @@ from .ipsec.ike import state
 from .ipsec.ike.endpoint import IkeEndpoint
 from .ipsec.ike.keylog import esp_line
 from .ipsec.ike.numbers import NATT_PORT
-from .ipsec.ike.sa import IkeSa, State
+from .ipsec.ike.sa import IkeSa, State, TaskKind
 from .ipsec.policy import Direction, Use
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import UDP
@@ -159,6 +159,7 @@ class Negotiation:
                     self._send(each, effects)
                 case ike.Changed():
                     self._note(each.ike_sa)
+                    self._leave_replaced(each.ike_sa)
                 case ike.InstallChild():
                     self._install(each, effects)
                     self._tunnel(each.installation, now, effects)
@@ -203,6 +204,14 @@ class Negotiation:
                     del self._spis[home_address]
             if changed and self.changed is not None:
                 self.changed.append(home_address)
+
+    def _leave_replaced(self, ike_sa: IkeSa) -> None:
+        """Send nothing more under a child that we have replaced: its peer forgets it with our Delete."""
+        tasks = ike_sa.waiting if ike_sa.pending is None else (ike_sa.pending.task, *ike_sa.waiting)
+        for task in tasks:
+            child = ike_sa.children.get(task.spi) if task.kind is TaskKind.DELETE_CHILD else None
+            if child is not None and child.replaced:
+                self._associations.discard(child.home_address, Direction.OUT, child.spi_out)
 
     def _install(self, effect: ike.InstallChild, effects: list[Effect]) -> None:
         installation = effect.installation

@@ -124,7 +124,6 @@ class SharedAssociations(Associations):
         self._renumber(association)
         if association.direction is Direction.OUT:
             self._reserve(association, effects)
-            association.ahead = association.reserved
         else:
             association.reserved = HORIZON
             self.wanting[association.home_address] = None

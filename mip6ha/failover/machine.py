@@ -143,7 +143,7 @@ class Machine:
         return epoch(max(self.term, self._floor)) + 1 << 8 | self.identity
 
     def lacking_terms(self) -> int | None:
-        """Up to where terms are to be reserved now so that the next ones need not wait; ``None``: enough are."""
+        """Up to where terms are to be reserved now, so that none has to wait; ``None``: enough are."""
         ahead = epoch(self.next_term())
         if ahead + _TERMS // 2 <= epoch(self._asked):
             return None

@@ -63,7 +63,9 @@ class Negotiator:
         self.received: list[bytes] = []
         self.outbound: list[SecurityAssociation] = []
         self.inbound: dict[int, SecurityAssociation] = {}
-        self.sequence = 0
+        self.sequence = self.lost = 0
+        self.delay = 0.0
+        self.inner: list[bytes] = []
         self._read = len(world.answers)
 
     # Packets.
@@ -110,9 +112,11 @@ class Negotiator:
         """Take in what has come since; messages of Mobile IPv6 are returned."""
         found = []
         while self._read < len(self.world.answers):
-            packet = self.world.answers[self._read].packet
+            answer = self.world.answers[self._read]
+            if answer.time > self.world.now - self.delay:
+                break
             self._read += 1
-            parsed = ipv6.parse(packet)
+            parsed = ipv6.parse(answer.packet)
             if parsed.next_header == UDP:
                 datagram = udp.parse(parsed.payload, parsed.source, parsed.destination)
                 source = parsed.source, datagram.source_port
@@ -122,8 +126,14 @@ class Negotiator:
                 self.received.append(octets)
                 self.do(self.endpoint.receive(octets, source, here, self.world.now))
             elif parsed.next_header == ESP:
-                association = self.inbound[esp.spi(parsed.payload)]
+                association = self.inbound.get(esp.spi(parsed.payload))
+                if association is None:
+                    self.lost += 1
+                    continue
                 next_header, octets = esp.unprotect(association, parsed.payload)
+                if next_header == IPV6:
+                    self.inner.append(octets)
+                    continue
                 assert next_header == MOBILITY
                 found.append(messages.parse(octets, HOME_AGENT, parsed.logical_destination))
         return found
@@ -183,9 +193,9 @@ class _ForClients(_Configured):
     client = True
 
 
-def members(kind: type[World] = _Configured, **credentials: Any) -> World:
+def members(kind: type[World] = _Configured, timing: Timing = NEVER, **credentials: Any) -> World:
     peer = peer_of("ha", home_addresses=(home(0),), **credentials)
-    ike = parameters_of("ha", peer, timing=NEVER)
+    ike = parameters_of("ha", peer, timing=timing)
     found = kind(agent={"ike": ike, "wall": lambda: WALL})
     found.run(1.0)
     assert found.serving == [1]
@@ -493,6 +503,22 @@ def test_a_client_that_disconnects_is_bound_no_longer() -> None:
         assert not pair.planes[identity].tunnels
     pair.receive(DOWN)
     assert pair.member(1).counters["no_binding"] == 1
+
+
+def test_no_payload_is_lost_while_the_home_agent_re_keys_its_child() -> None:
+    pair = members(_ForClients, replace(NEVER, child_lifetime=1.0))
+    node = Negotiator(pair, children=TUNNEL)
+    node.begin()
+    first = node.child_spi()
+    node.delay = 0.01
+    for _ in range(1500):
+        pair.receive(DOWN)
+        pair.run(0.001)
+        node.listen()
+    node.run()
+    assert node.child_spi() != first
+    assert node.lost == 0
+    assert len(node.inner) == 1500
 
 
 def test_every_change_is_announced_before_its_datagram(pair: World, node: Negotiator) -> None:
