@@ -45,7 +45,7 @@ from .forwarding import Forwarding
 from .ipsec import esp
 from .ipsec.ike.endpoint import IkeEndpoint
 from .ipsec.ike.numbers import NATT_PORT, PORT
-from .ipsec.policy import Mode
+from .ipsec.policy import Mode, Use
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, UDP, Packet
 from .mobility import message_type
@@ -707,6 +707,11 @@ class HomeAgent:
         """The configured name of a mobile node, empty where there is none."""
         known = self._mobile_nodes.get(home_address)
         return known.name if known is not None else ""
+
+    def negotiated(self, home_address: bytes) -> tuple[Use, ...]:
+        """What a mobile node protects with SAs that come from IKE."""
+        known = self._mobile_nodes.get(home_address)
+        return known.negotiated if known is not None else ()
 
     def know(self, home_address: bytes, name: str, modes: set[Mode]) -> None:
         """Serve a mobile node whose SAs were put into the database from elsewhere, in these modes."""

@@ -212,16 +212,16 @@ def usable(home_agent: HomeAgent, contexts: Iterable[Context]) -> list[Context]:
 
 
 def _is_configured(home_agent: HomeAgent, context: Context) -> bool:
-    """Whether a context is of a mobile node that is served, with the SAs that this one has now."""
+    """Whether a context is of a mobile node that is served, with SAs that this one has now, or may have."""
+    if context.gone or not home_agent.serves(context.home_address):
+        return False
+    negotiated = home_agent.negotiated(context.home_address)
+    if negotiated:
+        return all(Use(state.use) in negotiated for state in context.associations)
     known = home_agent.associations.database.of(context.home_address)
-    return (
-        home_agent.serves(context.home_address)
-        and not context.gone
-        and len(known) == len(context.associations)
-        and all(
-            _is_of(one, replace(state, size=one.window.size) if one.window is not None else state)
-            for one, state in zip(known, context.associations, strict=True)
-        )
+    return len(known) == len(context.associations) and all(
+        _is_of(one, replace(state, size=one.window.size) if one.window is not None else state)
+        for one, state in zip(known, context.associations, strict=True)
     )
 
 

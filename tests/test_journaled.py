@@ -17,8 +17,11 @@ from mip6ha.ipv6 import UDP
 from mip6ha.journaled import JournaledHomeAgent
 from mip6ha.journaling import Journal
 from mip6ha.numbering import HORIZON
-from mip6ha.parameters import HomeAgentParameters
+from mip6ha.parameters import HomeAgentParameters, MobileNodeParameters
 
+from .failover.negotiator import NEVER, Negotiator
+from .failover.world import Answer, home
+from .ipsec.ike.world import WALL, parameters_of, peer_of
 from .node.world import (
     CARE_OF_1,
     CARE_OF_2,
@@ -57,11 +60,14 @@ class Host:
         at = self.now if at is None else at
         return Moment(f"boot {self.boot}", round(at * 1000), round((self.wall + at) * 1000))
 
+    def parameters(self) -> tuple[MobileNodeParameters, ...]:
+        return tuple(each.parameters for each in self.nodes)
+
     def start(self) -> None:
         parameters = HomeAgentParameters(
             HOME_AGENT,
             (HOME_PREFIX,),
-            tuple(each.parameters for each in self.nodes),
+            self.parameters(),
             sequence_floor=self.floor,
             **self.settings,
         )
@@ -543,3 +549,64 @@ def test_forwarding_comes_with_the_restored_binding() -> None:
     contexts = journal.restore([Segment(1, [b for b, _ in host.disk[1]])], host.moment()).contexts
     agent = JournaledHomeAgent(host.agent.home_agent.parameters, seeded("again"), host.now)
     assert SetTunnel(node.home_address, CARE_OF_1) in agent.restore(contexts, host.now)
+
+
+class _Negotiating(Host):
+    """One whose mobile node negotiates, as :class:`~.failover.negotiator.Network` wants it."""
+
+    uses: tuple[Use, ...] = PLAIN
+
+    def __init__(self) -> None:
+        self.heard: list[Answer] = []
+        peer = peer_of("ha", home_addresses=(home(0),))
+        super().__init__(ike=parameters_of("ha", peer, timing=NEVER), wall=lambda: WALL)
+
+    def parameters(self) -> tuple[MobileNodeParameters, ...]:
+        return (MobileNodeParameters(home(0), "mn", negotiated=self.uses),)
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        super().carry_out(effects)
+        self.heard += [Answer(self.now, 1, each.packet) for each in effects if isinstance(each, SendPacket)]
+
+
+class _Network:
+    def __init__(self, host: _Negotiating) -> None:
+        self.host = host
+        self.answers = host.heard
+
+    @property
+    def now(self) -> float:
+        return self.host.now
+
+    def receive(self, packet: bytes) -> None:
+        self.host.receive(packet)
+
+    def run(self, seconds: float) -> None:
+        self.host.advance(seconds)
+
+
+def test_ike_goes_on_after_a_kill_as_if_nothing_had_been() -> None:
+    host = _Negotiating()
+    node = Negotiator(_Network(host))  # type: ignore[arg-type]
+    node.begin()
+    assert node.register()[0].status == Status.ACCEPTED
+    count = len(node.sent)
+    host.kill()
+    assert host.agent.counters["journal_contexts"] == 1
+    assert node.register()[0].status == Status.ACCEPTED
+    assert len(node.sent) == count
+    node.do(node.endpoint.rekey(node.ike_sa.spi, host.now))
+    node.run()
+    node.do(node.endpoint.rekey_child(node.ike_sa.spi, node.child_spi(), host.now))
+    node.run()
+    assert node.register()[0].status == Status.ACCEPTED
+
+
+def test_what_may_be_negotiated_no_longer_is_not_restored() -> None:
+    host = _Negotiating()
+    node = Negotiator(_Network(host))  # type: ignore[arg-type]
+    node.begin()
+    host.uses = (Use.PREFIX,)
+    host.kill()
+    assert host.agent.counters["journal_not_configured"] == 1
+    assert not host.agent.home_agent.associations.database.of(home(0))
