@@ -30,7 +30,7 @@ from .uml import host_lacks, perform_in_uml
 __all__ = ["Interrupted", "main", "run_scenario"]
 
 OUTPUT = Path("lab-out")
-TOOLS = {"ip": "iproute2", "sysctl": "procps"}
+TOOLS = {"ip": "iproute2", "tc": "iproute2", "sysctl": "procps", "setpriv": "util-linux"}
 
 
 def refusal(scenario: Scenario, *, uml: bool, keep: bool) -> str | None:

@@ -16,21 +16,22 @@ _PROCESSOR = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """`probe_interval` (seconds) and `outage_limit_ms` are those of a redundant set, `registration_limit_ms`
-    and `own_share_limit_ms` those of a mobile node that moves; `in_flight` is how many seconds a packet may
-    take.
+    """`probe_interval` (seconds), `failure_factor` (intervals of silence until a member has failed) and
+    `outage_limit_ms` are those of a redundant set, `registration_limit_ms` and `own_share_limit_ms` those of
+    a mobile node that moves; `in_flight` is how many seconds a packet may take.
     """
 
     probe_interval: float
+    failure_factor: int
     outage_limit_ms: float
     registration_limit_ms: float
     own_share_limit_ms: float
     in_flight: float
 
 
-HOST = Pace(0.001, 60.0, 20.0, 50.0, 0.01)
-# Its timers tick every 10 ms.
-UML = Pace(0.01, 100.0, 40.0, 100.0, 0.04)
+HOST = Pace(0.001, 3, 60.0, 20.0, 50.0, 0.01)
+# Its timers tick every 10 ms, and a machine that is busy otherwise takes up to 50 ms of each second from it.
+UML = Pace(0.01, 6, 100.0, 40.0, 100.0, 0.04)
 
 
 def pace_here() -> Pace:

@@ -7,7 +7,6 @@ order) and dies with the lab. Not covered: restarts.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -23,24 +22,13 @@ __all__ = ["ProcessFailed", "Processes", "Running"]
 
 POLL = 0.005
 STOP_LIMIT = 5.0
-PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
+# It replaces itself by the program that follows. What Python itself could do between fork and exec costs a
+# real fork, during which a kernel that cannot be interrupted does nothing else.
+DIE_WITH_THE_LAB = ("setpriv", "--pdeathsig", "TERM")
 
 
 class ProcessFailed(Exception):
     """A process ended early, or was not ready in time."""
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
-def _die_with_parent_and_run_first() -> None:
-    _die_with_parent()
-    # Also before daemons that have real-time priority themselves. Where it is not allowed it is as it is.
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR) + 1))
 
 
 @dataclass(slots=True)
@@ -138,15 +126,19 @@ class Processes:
         stdout, stderr = self._logs / f"{name}.out", self._logs / f"{name}.err"
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
-                [*inside, *(str(part) for part in argv)],
+                [*DIE_WITH_THE_LAB, *inside, *(str(part) for part in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                # It only calls prctl(2), which threads of this process cannot disturb.
-                preexec_fn=_die_with_parent_and_run_first if first else _die_with_parent,  # noqa: PLW1509
             )
+        if first:
+            # Also before daemons that have real-time priority themselves. Where it is not allowed it is as
+            # it is.
+            with suppress(OSError):
+                before_daemons = os.sched_param(os.sched_get_priority_min(os.SCHED_RR) + 1)
+                os.sched_setscheduler(process.pid, os.SCHED_RR, before_daemons)
         running = Running(name, process, stdout, stderr)
         self._running.append(running)
         return running

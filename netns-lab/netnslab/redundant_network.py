@@ -176,6 +176,7 @@ class SetParameters:
     members: int = 2
     contexts: int = 1
     hello_interval_ms: int = 10
+    failure_factor: int = 3
     start_wait_ms: int = 1000
     binding_lifetime: int = 4
     hold_down_ms: int = 200
@@ -202,6 +203,7 @@ def _group_tables(
                 "member": identity,
                 "address": member_address(identity),
                 "hello_interval_ms": parameters.hello_interval_ms,
+                "failure_factor": parameters.failure_factor,
                 "start_wait_ms": parameters.start_wait_ms,
                 "hold_down_ms": parameters.hold_down_ms,
                 "realtime": parameters.realtime,

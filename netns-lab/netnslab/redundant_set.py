@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class RedundantSet:
         cls, run: Run, parameters: SetParameters, uses: tuple[str, ...] = ("binding",)
     ) -> RedundantSet:
         """Make keys and configuration files, and nothing run yet."""
+        parameters = replace(parameters, failure_factor=run.options.pace.failure_factor)
         keys = new_keys(parameters.members, new_associations(uses, SPI))
         write_wireshark_directory(run.report / "wireshark", keys.esp_keys(), (HARP_DISSECTOR,))
         members = {}
@@ -145,7 +146,7 @@ class RedundantSet:
         self.run.timeline.add("network_up", f"namespaces {self.run.network.prefix}-*")
 
     def start_members(self) -> None:
-        """Member 1 serves before the others come, so that it is the active one."""
+        """Start one after the other; the first one is usually the active one."""
         for identity in self.members:
             node = member_name(identity)
             self.before[node] = network_state(self.run.network, node)
@@ -153,9 +154,7 @@ class RedundantSet:
                 node, "cat", "/sys/class/net/eth0/address"
             ).strip()
             self.start_member(identity)
-            if identity == 1:
-                self.wait_for_role(identity, "active")
-        self.wait_synchronized(1)
+        self.wait_synchronized(self.wait_for_any(self.members, "active"))
 
     def start_member(self, identity: int) -> None:
         """Start one member; returns when it listens to its control socket."""

@@ -23,6 +23,7 @@ def begin(record: SetRecord) -> Outcome:
         "members": parameters.members,
         "contexts": parameters.contexts,
         "hello_interval_ms": parameters.hello_interval_ms,
+        "failure_factor": parameters.failure_factor,
         "realtime": parameters.realtime,
         "probe_interval_ms": record.options.pace.probe_interval * 1000,
         "lost_packets": lost(record.streams),
@@ -98,7 +99,8 @@ def one_server(record: SetRecord) -> Check:
     }
     by_log = [span.member for span in servers_at(record.roles, record.set.silent - 1e-3)]
     serving = [name for name, role in statuses.items() if role in SERVING]
-    return Check("one active member at the end", serving == by_log and len(serving) == 1, statuses, "one")
+    # Not necessarily the same: a busy machine may cause a take-over in between.
+    return Check("one active member at the end", len(serving) == len(by_log) == 1, statuses, "one")
 
 
 def acknowledged_checks(

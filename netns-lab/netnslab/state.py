@@ -26,40 +26,38 @@ _SWITCHES = (
 _FOLLOWS_CARRIER = re.compile(r"(fe80:|ff00:)\S* .*proto kernel")
 _EXPIRY = re.compile(r"\s+expires \S+")
 _NETLINK_XFRM = 6
+# One process for all of them; that the answers follow each other does no harm.
 _QUESTIONS = (
-    ("address", "-6", "-o", "address", "show", "scope", "global"),
-    ("route", "-6", "route", "show", "table", "all"),
-    ("rule", "-6", "rule", "show"),
-    ("proxy", "-6", "neighbour", "show", "proxy"),
+    "address show scope global",
+    "route show table all",
+    "rule show",
+    "neighbour show proxy",
 )
+_IPSEC = ("xfrm state list nokeys", "xfrm policy list")
 
 
 def network_state(network: Network, node: str) -> set[str]:
     """What a daemon could leave behind in a node."""
-    links = network.execute(node, "ip", "-br", "link", "show").splitlines()
+    links = network.ask(node, ["link show"], "-br").splitlines()
     lines = {f"link {line.split('@')[0].split()[0]}" for line in links}
-    for name, *question in _QUESTIONS:
-        for line in network.execute(node, "ip", *question).splitlines():
-            if not _FOLLOWS_CARRIER.search(line):
-                lines.add(f"{name} {_EXPIRY.sub('', line).strip()}")
-    lines |= set(_traffic_control(network, node))
+    for line in network.ask(node, _QUESTIONS, "-6", "-o").splitlines():
+        if not _FOLLOWS_CARRIER.search(line):
+            lines.add(_EXPIRY.sub("", line).strip())
     if _has_xfrm():
-        for what, *more in (("state", "nokeys"), ("policy",)):
-            shown = network.execute(node, "ip", "-d", "xfrm", what, "list", *more)
-            lines |= {
-                f"xfrm {what} {' '.join(each.split())}" for each in re.split(r"\n(?!\s)", shown) if each
-            }
+        blocks = filter(None, re.split(r"\n(?!\s)", network.ask(node, _IPSEC, "-d")))
+        lines |= {f"xfrm {' '.join(block.split())}" for block in blocks}
+    lines |= set(_traffic_control(network, node))
     return lines | set(network.execute(node, "sysctl", *_SWITCHES).splitlines())
 
 
 def _traffic_control(network: Network, node: str) -> Iterator[str]:
-    for discipline in network.execute(node, "tc", "qdisc", "show").splitlines():
+    for discipline in network.traffic_control(node, "qdisc", "show").splitlines():
         yield discipline
         words = discipline.split()
         if words[1] in ("clsact", "ingress"):
             device = words[words.index("dev") + 1]
             for side in ("ingress", "egress"):
-                shown = network.execute(node, "tc", "filter", "show", "dev", device, side)
+                shown = network.traffic_control(node, "filter", "show", "dev", device, side)
                 yield from (f"filter {device} {side} {line.strip()}" for line in shown.splitlines())
 
 

@@ -91,10 +91,10 @@ def run_command(argv: Iterable[str], text: str = "") -> str:
     return done.stdout
 
 
-def ip_batch(namespace: str | None, lines: Iterable[str]) -> None:
-    """One ``ip`` process for many changes, in a namespace."""
-    inside = ["-n", namespace] if namespace else []
-    run_command(["ip", "-6", *inside, "-batch", "-"], "".join(f"{line}\n" for line in lines))
+def ip_batch(namespace: str, lines: Iterable[str], *options: str) -> str:
+    """One ``ip`` process for many changes or questions, in a namespace; what it says."""
+    argv = ["ip", "-n", namespace, *(options or ["-6"]), "-batch", "-"]
+    return run_command(argv, "".join(f"{line}\n" for line in lines))
 
 
 class Network:
@@ -187,6 +187,14 @@ class Network:
     def execute(self, node: str, *argv: str, text: str = "") -> str:
         """Run a short command inside a node and return its output."""
         return run_command(["ip", "netns", "exec", self.namespace(node), *argv], text)
+
+    def ask(self, node: str, questions: Iterable[str], *options: str) -> str:
+        """What ``ip OPTIONS QUESTION`` says in a node, for one question after the other."""
+        return ip_batch(self.namespace(node), questions, *options)
+
+    def traffic_control(self, node: str, *argv: str) -> str:
+        """What ``tc ARGV`` says in a node."""
+        return run_command(["tc", "-n", self.namespace(node), *argv])
 
     def detach(self, node: str, interface: str) -> float:
         """Take the cable out: the node loses carrier. Returns the monotonic time just before."""

@@ -162,8 +162,8 @@ def _perform(run: Run, *, ike: bool = False) -> Callable[[], Outcome]:
     mobile_node.wait_for("deregistered", after=up, limit=SIGNALLING_LIMIT)
     run.step(STEPS[7])
     mobile_node.pause(DWELL)
-    stage.shown["bindings_at_home"] = stage.home_agent.show("bindings")
-    stage.shown["counters"] = stage.home_agent.show("counters")
+    stage.shown["bindings_at_home"] = stage.home_agent.ask("bindings")
+    stage.shown["counters"] = stage.home_agent.ask("counters")
 
     run.step(STEPS[8])
     stage.probes.silence()

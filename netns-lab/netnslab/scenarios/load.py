@@ -185,5 +185,4 @@ LOAD = Scenario(
     topology=LOAD_TOPOLOGY,
     steps=STEPS,
     perform=_perform,
-    tools={"tc": "iproute2"},
 )

@@ -20,8 +20,8 @@ __all__ = ["RESTART", "Restart", "examine"]
 LEAST_CONTEXTS = 101
 DWELL = 0.7
 EDGE = 0.05
-# Member and signal; who is active follows from it.
-PLAN = ((1, "SIGTERM"), (2, "SIGTERM"), (1, "SIGKILL"), (2, "SIGKILL"), (2, "SIGTERM"), (2, "SIGKILL"))
+# Whose restart, and how. What an active member leaves is taken over, so both of them have their turn.
+PLAN = (("active", "SIGTERM"), ("active", "SIGKILL"), ("standby", "SIGTERM"), ("standby", "SIGKILL"))
 
 STEPS = (
     "network, captures, routers",
@@ -29,7 +29,7 @@ STEPS = (
     "register",
     "register the fleet",
     "traffic",
-    *(f"{signal} of {member_name(member)}, and its restart" for member, signal in PLAN),
+    *(f"{signal} of the {role} member, and its restart" for role, signal in PLAN),
     "stop",
     "examine",
 )
@@ -55,9 +55,11 @@ class Restart:
         return f"{self.signal} of {member_name(self.member)} ({self.was})"
 
 
-def _restart(shared: RedundantSet, member: int, signal: str) -> Restart:
+def _restart(shared: RedundantSet, was: str, signal: str) -> Restart:
+    active = shared.wait_for_any(shared.members, "active")
+    shared.wait_synchronized(active)
+    member = active if was == "active" else 3 - active
     other = 3 - member
-    was = str(shared.members[member].ask("status")["role"])
     if signal == "SIGKILL":
         down = gone = shared.kill(member)
     else:
@@ -92,9 +94,9 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.start_probes()
     shared.pause(DWELL)
     restarts = []
-    for member, signal in PLAN:
+    for role, signal in PLAN:
         run.step(next(steps))
-        restarts.append(_restart(shared, member, signal))
+        restarts.append(_restart(shared, role, signal))
     run.step(next(steps))
     shared.silence()
     shared.finish()

@@ -8,6 +8,7 @@ too, so that both members use sequence numbers under the same keys all the while
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,11 @@ from ..set_checks import acknowledged_checks, begin, common_checks, one_server
 from ..set_record import SetRecord, milliseconds
 from ..topology import SWITCH, port_name
 
-__all__ = ["SPLIT_BRAIN", "examine"]
+__all__ = ["SPLIT_BRAIN", "Split", "examine"]
 
 DWELL = 1.0
 UNPLUGGED = 0.05
 EDGE = 0.05
-SYNC = ("ha2", "eth1", "sync")
 STEPS = (
     "network, captures, routers",
     "home agents",
@@ -38,6 +38,19 @@ STEPS = (
     "stop",
     "examine",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who served before; when the members were parted and met again, in monotonic seconds; what the mobile
+    node was answered in between, by the new active member and by the old one.
+    """
+
+    first: int
+    cut: float
+    healed: float
+    there: dict[str, Any]
+    back: dict[str, Any]
 
 
 def _lead(run: Run, member: int) -> None:
@@ -76,27 +89,31 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.pause(DWELL)
 
     run.step(next(steps))
-    cut = shared.cut_unseen(*SYNC[:2])
-    shared.wait_for_role(2, "active")
+    # Usually member 1 serves first; a busy machine may have caused a take-over.
+    first = shared.wait_for_any(shared.members, "active")
+    second = 3 - first
+    sync = (member_name(second), "eth1")
+    cut = shared.cut_unseen(*sync)
+    shared.wait_for_role(second, "active")
     shared.shown["both"] = {
         member_name(each): shared.members[each].ask("status")["role"] for each in shared.members
     }
     run.step(next(steps))
-    _lead(run, 2)
+    _lead(run, second)
     shared.pause(DWELL)
     there = _move(shared, "foreign2")
     shared.pause(DWELL)
     run.step(next(steps))
-    _lead(run, 1)
+    _lead(run, first)
     back = _move(shared, "foreign1")
     shared.pause(DWELL)
 
     run.step(next(steps))
-    healed = shared.heal_unseen(*SYNC)
-    _let_learn(run, 1)
-    shared.wait_for_role(1, "standby")
-    shared.wait_synchronized(2)
-    shared.shown["after"] = shared.members[2].ask("bindings")
+    healed = shared.heal_unseen(*sync, "sync")
+    _let_learn(run, first)
+    shared.wait_for_role(first, "standby")
+    shared.wait_synchronized(second)
+    shared.shown["after"] = shared.members[second].ask("bindings")
     shared.shown["last"] = shared.acknowledged()[-1]["sequence"]
     run.step(next(steps))
     shared.wait_acknowledged(healed)
@@ -104,7 +121,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.silence()
     shared.finish()
-    return partial(examine, SetRecord(shared.recording()), (cut, healed), (there, back))
+    return partial(examine, SetRecord(shared.recording()), Split(first, cut, healed, there, back))
 
 
 def _most_arrived(counts: tuple[int, int]) -> bool:
@@ -112,14 +129,13 @@ def _most_arrived(counts: tuple[int, int]) -> bool:
     return 2 * arrived > sent
 
 
-def examine(
-    record: SetRecord, split: tuple[float, float], moves: tuple[dict[str, Any], dict[str, Any]]
-) -> Outcome:
+def examine(record: SetRecord, split: Split) -> Outcome:
     """Figures, checks, and what the report draws."""
-    cut, healed = split
+    cut, healed = split.cut, split.healed
+    old, new = member_name(split.first), member_name(3 - split.first)
     outcome = begin(record)
     shown = record.set.shown
-    registered = [record.answered_by(each) for each in moves]
+    registered = [record.answered_by(each) for each in (split.there, split.back)]
     by_member = {
         name: sum(1 for each in record.frames["home"] if each.sender == record.mac(identity))
         for identity, name in ((1, "ha1"), (2, "ha2"))
@@ -129,8 +145,8 @@ def examine(
     before = {stream.name: stream.between(record.set.started, cut - EDGE) for stream in record.streams}
     _, gap = record.longest_gap(healed, min(healed + DWELL * 2, record.set.silent))
     outcome.outages = (Phase("split", cut, healed), Phase("healing", gap.start, gap.end))
-    stood_down = record.logged("higher_term", healed, member=1)
-    merged = shown["ha2 counters"].get("contexts_merged", 0)
+    stood_down = record.logged("higher_term", healed, member=split.first)
+    merged = shown[f"{new} counters"].get("contexts_merged", 0)
     outcome.figures = {
         "split_s": round(healed - cut, 3),
         "both_served": shown["both"],
@@ -152,8 +168,8 @@ def examine(
             shown["both"],
             "active",
         ),
-        Check("move registered by the new active member", registered[0] == "ha2", registered[0], "ha2"),
-        Check("move back registered by the old one", registered[1] == "ha1", registered[1], "ha1"),
+        Check("move registered by the new active member", registered[0] == new, registered[0], new),
+        Check("move back registered by the old one", registered[1] == old, registered[1], old),
         Check("contexts handed over by the loser", merged > 0, merged, "at least 1"),
         Check("the old one stood down after healing", stood_down is not None, stood_down is not None, True),
         *acknowledged_checks(record, shown["after"], "after healing", shown["last"]),
