@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.prepared
 
-.PHONY: setup system lab scenarios test lint kernel fuzz simulate bench clean
+.PHONY: setup system lab scenarios kernel-scenarios test lint kernel fuzz simulate bench clean
 
 setup: $(STAMP)  ## a virtual environment with everything that `make test` needs
 
@@ -19,10 +19,14 @@ system: setup  ## the programs that the lab and the tests start
 lab: system  ## the active home agent is killed under traffic, on real network namespaces
 	netns-lab/run failover
 
-SCENARIOS := failover switchover split-brain restart arbiter handover ike-handover
+SCENARIOS := failover switchover split-brain restart arbiter handover ike-handover load
 
 scenarios: system  ## every scenario of the lab, also the ones that fail
 	@for each in $(SCENARIOS); do netns-lab/run $$each || failed="$$failed $$each"; done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
+
+kernel-scenarios: system  ## the same with the kernel's dataplane, in User-Mode Linux where it has to be
+	@for each in $(SCENARIOS); do netns-lab/run $$each --dataplane kernel || failed="$$failed $$each"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 test: lint system  ## everything that must hold
