@@ -1,7 +1,7 @@
 """Tests that need IPsec and Mobile IPv6 in the kernel run on a kernel that has them, whatever the host's.
 
-Where the host's lacks something, the first of them starts ``tools/kernel-run`` with a pytest for all of them;
-what each did there is reported here as if it had run here.
+Where the host's lacks something, ``tools/kernel-run`` is started with a pytest for all of them; what each did
+there is reported here as if it had run here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import pytest
 
 from mip6ha.edge.features import kernel_features
 
+from ..beside import begin
 from .network import Wire
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 INSIDE = "MIP6_KERNEL_RUN" in os.environ
 SECONDS = 600
-REPORTS = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
+Reports = dict[str, list[dict[str, Any]]]
+REPORTS = pytest.StashKey[Future[Reports]]()
 
 
 def is_ours(item: pytest.Item) -> bool:
@@ -36,6 +39,14 @@ def is_ours(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(is_ours, items):
         item.add_marker(pytest.mark.kernel)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Outside: begin."""
+    names = [each.nodeid for each in session.items if is_ours(each)]
+    if names and not INSIDE and not session.config.option.collectonly and kernel_features().missing:
+        session.config.stash[REPORTS] = begin(session.config, lambda: run_inside(names))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,21 +63,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Outside: report what happened inside."""
-    if INSIDE or not is_ours(item) or not kernel_features().missing:
+    if not is_ours(item) or REPORTS not in item.config.stash:
         return None
-    if REPORTS not in item.config.stash:
-        names = [each.nodeid for each in item.session.items if is_ours(each)]
-        item.config.stash[REPORTS] = run_inside(names)
+    reports = item.config.stash[REPORTS].result()
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for data in item.config.stash[REPORTS][item.nodeid]:
+    for data in reports[item.nodeid]:
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
 
-def run_inside(names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def run_inside(names: list[str]) -> Reports:
     """Run tests in User-Mode Linux; the reports of each."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "reports"
@@ -82,7 +91,7 @@ def run_inside(names: list[str]) -> dict[str, list[dict[str, Any]]]:
             check=False,
         )
         lines = path.read_text().splitlines() if path.exists() else []
-    reports = defaultdict(list)
+    reports: Reports = defaultdict(list)
     for line in lines:
         data = json.loads(line)
         reports[data["nodeid"]].append(data)

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
+from ..beside import begin
+from .kernel_runs import PERFORMED, RUNS, perform
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    wanted = [each.name for each in session.items if each.path.name == "test_kernel_dataplane.py"]
+    names = [name for name in RUNS if any(f"[{name}]" in each for each in wanted)]
+    config = session.config
+    if names and not config.option.collectonly:
+        directory = tempfile.TemporaryDirectory()
+        config.add_cleanup(directory.cleanup)
+        config.stash[PERFORMED] = begin(config, lambda: perform(names, Path(directory.name)))

@@ -8,12 +8,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from .plan import plan
 from .run import one, results
 
 _SEEDS, _MINUTES = 300, 2.0
 
 
+@pytest.mark.timeout(900)
 def test_no_rule_is_broken() -> None:
     happened: Counter[str] = Counter()
     figures: Counter[str] = Counter()

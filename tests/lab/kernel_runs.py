@@ -1,0 +1,73 @@
+"""Runs of the lab with the kernel's dataplane, and with both kinds at once, begun with the session.
+
+Where this kernel lacks it, each run has a User-Mode Linux of its own; they perform one after the other, and
+what one has recorded is examined while the next one performs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mip6ha.edge.features import kernel_features
+
+__all__ = ["PERFORMED", "RUNS", "Ran", "perform"]
+
+LAB = Path(__file__).resolve().parents[2] / "netns-lab" / "run"
+# Seconds, of which most may be spent waiting for the others.
+LIMIT = 900
+
+KERNEL = ("--dataplane", "kernel")
+RUNS = {
+    "failover": ("failover", *KERNEL),
+    "failover of a thousand": ("failover", *KERNEL, "--contexts", "1000"),
+    "switchover": ("switchover", *KERNEL),
+    "split-brain": ("split-brain", *KERNEL),
+    "restart": ("restart", *KERNEL),
+    "arbiter": ("arbiter", *KERNEL),
+    "load": ("load", *KERNEL),
+    "handover": ("handover", *KERNEL),
+    "kernel and tun": ("handover", *KERNEL, "--mobile-dataplane", "tun"),
+    "tun and kernel": ("handover", "--dataplane", "tun", "--mobile-dataplane", "kernel"),
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    output: str
+    figures: dict[str, Any]
+
+    @property
+    def failed(self) -> list[str]:
+        """What went wrong, for a message."""
+        wrong = [f"{each['name']}: {each['measured']}" for each in self.figures["checks"] if not each["ok"]]
+        return [*wrong, *([self.figures["error"]] if "error" in self.figures else [])]
+
+
+def run(directory: Path, options: tuple[str, ...]) -> Ran:
+    figures = directory / "figures.json"
+    argv: list[str | Path] = [LAB, *options, "--json", figures, "--report", directory / "report"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, check=False, cwd=directory)
+    assert figures.exists(), done.stdout + done.stderr
+    return Ran(done.returncode, done.stdout + done.stderr, json.loads(figures.read_text()))
+
+
+def perform(names: list[str], directory: Path) -> dict[str, Future[Ran]]:
+    """The runs of these names, all done; on this kernel itself one after the other."""
+    with ThreadPoolExecutor(len(RUNS) if kernel_features().missing else 1) as pool:
+        futures = {}
+        for name in names:
+            own = directory / name.replace(" ", "-")
+            own.mkdir()
+            futures[name] = pool.submit(run, own, RUNS[name])
+    return futures
+
+
+PERFORMED = pytest.StashKey[Future[dict[str, Future[Ran]]]]()
