@@ -29,7 +29,8 @@ REPLAY_SETTLE = 0.3
 CAPTURE_SETTLE = 0.7
 # To print more bindings than this takes a home agent longer than a probe's interval.
 QUICKLY_SHOWN = 50
-CABLES = (("eth0", "home"), ("eth1", "sync"))
+# In this order: a member that has lost the home link alone hands over to the other.
+CABLES = (("eth1", "sync"), ("eth0", "home"))
 
 STEPS = (
     "network, captures, routers",
