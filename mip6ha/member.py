@@ -359,6 +359,12 @@ class Member:
             self.machine.give_up(Event.CLAIM_LOST, now)
         return effects
 
+    def home_link(self, up: bool, now: float) -> None:
+        """The home link lost its carrier, or has it again: who has none takes over nothing."""
+        self._note(now)
+        self.machine.detached = not up
+        self.machine.eligible &= up
+
     def lease_renewed(self, lease_until: float, now: float) -> None:
         """The arbiter prolonged the lease of the active member."""
         if self.machine.serves:

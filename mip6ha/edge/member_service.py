@@ -159,7 +159,9 @@ class MemberService(HomeAgentService):
         super()._timed()
 
     def _carrier_changed(self, up: bool) -> None:
+        self._member.home_link(up, time.monotonic())
         if up or not self._dataplane.owns:
+            self._settle()
             return
         refused, effects = self._member.switchback(time.monotonic())
         self._log("home_link_lost", {"reason_to_stay": refused} if refused else {})

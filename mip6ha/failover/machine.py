@@ -59,6 +59,8 @@ class Machine:
         self.orphaned = now
         """Since when no active member is known."""
         self.instead_of: int | None = None
+        self.detached = False
+        """Its home link is down: it could not serve, and must not end the term of one that can."""
         """The active member that agreed to the claim that an arbiter decides on."""
         self.reserved = self._floor = floor
         self._asked = 0
@@ -94,7 +96,7 @@ class Machine:
                 # It knows only the draft: whoever has got an answer to its request has all.
                 synchronized = frozenset((*self._neighbors, self.identity))
             self._ranked = synchronized
-            self.eligible = self.complete and self.identity in synchronized
+            self.eligible = self.complete and self.identity in synchronized and not self.detached
             agreed = self.role is Role.CLAIMING and self.instead_of == neighbor.identifier
             if self.role in (Role.STARTING, Role.STANDBY, Role.CLAIMING) and not agreed:
                 self.do(Event.ACTIVE_HEARD)
@@ -126,6 +128,8 @@ class Machine:
         The first of the standbys that have all state goes at once, the next waits for it one interval, and so
         on. Those that lack state let the others go first.
         """
+        if self.detached:
+            return None
         alive = {each for each, neighbor in self._neighbors.items() if neighbor.is_alive(now)}
         if self.role is Role.STARTING:
             if not alive and not any(neighbor.suspected for neighbor in self._neighbors.values()):

@@ -253,3 +253,36 @@ def test_a_dead_active_member_is_noticed_after_a_pause_all_the_same() -> None:
     world.run(1.0)
     world.members[2] = paused
     assert world.until(lambda: world.serving) <= 3 * INTERVAL
+
+
+def test_who_has_no_home_link_takes_over_nothing() -> None:
+    world = World(mobile_node()).registered()
+    active, standby = world.active, world.standby
+    term = world.members[active].machine.term
+    world.members[standby].home_link(False, world.now)
+    assert not world.members[standby].machine.eligible
+    world.split(standby)
+    world.run(1.0)
+    assert world.serving == [active]
+    world.cut.clear()
+    world.run(1.0)
+    assert world.serving == [active]
+    assert world.members[active].machine.term == term
+    # With its link back, it is as good as any.
+    world.members[standby].home_link(True, world.now)
+    world.run(0.1)
+    world.kill(active)
+    world.run(0.1)
+    assert world.serving == [standby]
+
+
+def test_who_gets_its_home_link_back_takes_over_then() -> None:
+    world = World(mobile_node()).registered()
+    standby = world.standby
+    world.members[standby].home_link(False, world.now)
+    world.kill(world.active)
+    world.run(1.0)
+    assert not world.serving
+    world.members[standby].home_link(True, world.now)
+    world.run(0.2)
+    assert world.serving == [standby]
