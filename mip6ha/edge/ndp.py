@@ -289,9 +289,15 @@ class HomeLink:
 
     def _enter(self, group: bytes) -> None:
         if len(self._joined) < _MOST_GROUPS:
-            self._joined.add(group)
-            self._change_group(socket.IPV6_JOIN_GROUP, group)
-            return
+            try:
+                self._change_group(socket.IPV6_JOIN_GROUP, group)
+            except OSError as error:
+                # Some kernels grant a socket less memory for groups than others.
+                if error.errno not in (errno.ENOMEM, errno.ENOBUFS):
+                    raise
+            else:
+                self._joined.add(group)
+                return
         if not self._unjoined:
             self._take_all(_PACKET_ADD_MEMBERSHIP)
         self._unjoined.add(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import time
@@ -277,14 +278,25 @@ def test_what_comes_by_the_virtual_address_reaches_the_tun_device(
     assert inside.routes() == {"2001:db8:a::1", "2001:db8:a::100"}
 
 
+@pytest.mark.parametrize("by", ["our own bound", "the kernel's memory"])
 def test_many_groups_are_not_joined(
-    inside: Namespace, dataplane: TunDataplane, station: Station, monkeypatch: pytest.MonkeyPatch
+    inside: Namespace, dataplane: TunDataplane, station: Station, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     def takes_all() -> bool:
         (link,) = json.loads(inside.run("ip", "-details", "-json", "link", "show", "dev", "home"))
         return bool(link["allmulti"])
 
-    monkeypatch.setattr(ndp, "_MOST_GROUPS", 5)
+    if by == "our own bound":
+        monkeypatch.setattr(ndp, "_MOST_GROUPS", 5)
+    else:
+        change = ndp.HomeLink._change_group
+
+        def refuse(link: ndp.HomeLink, option: int, group: bytes) -> None:
+            if option == socket.IPV6_JOIN_GROUP and len(link._joined) == 5:
+                raise OSError(errno.ENOMEM, "")
+            change(link, option, group)
+
+        monkeypatch.setattr(ndp.HomeLink, "_change_group", refuse)
     many = [address(f"2001:db8:a::{number:x}") for number in range(0x300, 0x304)]
     for each in many:
         assert takes_all() == (each in many[3:])
