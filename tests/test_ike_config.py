@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from netnslab.certificates import Authority, key_pem, new_ecdsa_key, pem, write_key
 
 from mip6ha import ike_config
 from mip6ha.ike_config import MobileNodeIkeTable, home_agent_child, load
@@ -16,8 +17,6 @@ from mip6ha.ipsec.ike.proposals import esp_offer, ike_offer
 from mip6ha.ipsec.policy import Mode, Use
 from mip6ha.tables import ConfigError
 from mip6ha.wire import address
-
-from .interop.certificates import Authority, key_pem, new_ecdsa_key, pem, write_key
 
 SECRET = "00112233445566778899aabbccddeeff"
 LEAST = """

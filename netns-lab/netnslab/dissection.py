@@ -66,7 +66,17 @@ _FIELDS = (
     "mip6check.status",
 )
 _HELLO_FIELDS = ("frame.time_epoch", "ipv6.src", "harp.hello.active", "harp.term", "harp.hello.lifetime")
-_IKE_FIELDS = ("frame.time_epoch", "isakmp.exchangetype", "isakmp.enc.decrypted", "_ws.malformed")
+_IKE_FIELDS = (
+    "frame.time_epoch",
+    "isakmp.exchangetype",
+    "isakmp.enc.decrypted",
+    "_ws.malformed",
+    "ipv6.src",
+    "isakmp.flag_r",
+    "isakmp.messageid",
+    "isakmp.ispi",
+    "isakmp.notify.msgtype",
+)
 _TRUE = ("1", "True")
 _IPV6_IN_IPV6 = "41"
 
@@ -108,12 +118,20 @@ class HelloSeen:
 
 @dataclass(frozen=True, slots=True)
 class IkeSeen:
-    """An IKE message as it was on the wire; `opened`: tshark decrypted it."""
+    """An IKE message as it was on the wire; `opened`: tshark decrypted it.
+
+    `spi` is the initiator's, in hexadecimal; `notifications` are the types of what it notifies of.
+    """
 
     time: float
     exchange: int
     opened: bool
     malformed: bool
+    source: str = ""
+    response: bool = False
+    identifier: int = 0
+    spi: str = ""
+    notifications: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +153,9 @@ class Frame:
 
     @property
     def opened(self) -> bool:
-        """Whether tshark verified the ICV and saw what this project puts into ESP."""
-        return self.icv_good is True and (self.mobility is not None or self.icmp_type is not None)
+        """Whether tshark verified the ICV and saw what this project puts into ESP, or a packet of a tunnel."""
+        inside = self.mobility is not None or self.icmp_type is not None or len(self.addresses) > 2
+        return self.icv_good is True and inside
 
 
 def write_wireshark_directory(
@@ -192,8 +211,18 @@ class Tshark:
         """Every IKE message of a capture."""
         rows = self._rows(pcap, "isakmp && !icmpv6", _IKE_FIELDS)
         return [
-            IkeSeen(float(time), int(exchange), bool(decrypted), bool(malformed))
-            for time, exchange, decrypted, malformed in rows
+            IkeSeen(
+                float(time),
+                int(exchange),
+                bool(decrypted),
+                bool(malformed),
+                source,
+                response in _TRUE,
+                int(identifier, 0),
+                spi,
+                tuple(int(each) for each in notifications.split(",") if each),
+            )
+            for time, exchange, decrypted, malformed, source, response, identifier, spi, notifications in rows
         ]
 
     def _rows(self, pcap: Path, wanted: str, fields: Iterable[str]) -> list[list[str]]:

@@ -14,23 +14,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
-    "IKE_PORTS",
     "Captured",
     "EspNumbers",
     "Outer",
     "Reuse",
     "address",
     "esp_numbers",
+    "is_ike",
     "outer",
     "read_pcap",
     "reuse",
-    "udp_ports",
     "write_pcap",
 ]
 
 HOP_BY_HOP, ROUTING, FRAGMENT, ESP, ICMPV6, NO_NEXT, DESTINATION_OPTIONS = 0, 43, 44, 50, 58, 59, 60
 IPV6_IN_IPV6, UDP, MOBILITY = 41, 17, 135
-IKE_PORTS = frozenset({500, 4500})
+IKE, NATT = 500, 4500
 
 _MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}
 _FILE = struct.Struct("<IHHiIII")
@@ -38,6 +37,7 @@ _RECORD = struct.Struct("<IIII")
 _ETHERNET, _ETHERTYPE_IPV6, _HEADER = 14, 0x86DD, 40
 _SNAP, _LINKTYPE_ETHERNET = 262144, 1
 _IV = 8
+_UDP_HEADER, _NON_ESP_MARKER = 8, bytes(4)
 
 
 class Captured(NamedTuple):
@@ -140,21 +140,27 @@ def outer(packet: bytes) -> Outer:
 
 
 def esp_numbers(packet: bytes) -> EspNumbers | None:
-    """SPI, sequence number and IV of an ESP packet, None for any other."""
+    """SPI, sequence number and IV of an ESP packet, in UDP or not; None for any other."""
     protocol, offset = outer(packet)
-    if protocol != ESP or len(packet) < offset + 8 + _IV:
+    if protocol == UDP and NATT in _udp_ports(packet, offset):
+        protocol, offset = ESP, offset + _UDP_HEADER
+    if protocol != ESP or len(packet) < offset + 8 + _IV or packet[offset : offset + 4] == _NON_ESP_MARKER:
         return None
     spi, sequence = struct.unpack_from(">II", packet, offset)
     return EspNumbers(spi, sequence, packet[offset + 8 : offset + 8 + _IV])
 
 
-def udp_ports(packet: bytes) -> tuple[int, int] | None:
-    """Source and destination port of an outer UDP header."""
+def is_ike(packet: bytes) -> bool:
+    """Whether it is an IKE message: on port 4500 neither ESP nor a keep-alive is (RFC 3948 2)."""
     protocol, offset = outer(packet)
-    if protocol != UDP or len(packet) < offset + 8:
-        return None
-    source, destination = struct.unpack_from(">HH", packet, offset)
-    return source, destination
+    ports = _udp_ports(packet, offset) if protocol == UDP else ()
+    begin = offset + _UDP_HEADER
+    return IKE in ports or (NATT in ports and packet[begin : begin + 4] == _NON_ESP_MARKER)
+
+
+def _udp_ports(packet: bytes, offset: int) -> tuple[int, ...]:
+    """Source and destination port of the UDP header at an offset, none where it is cut off."""
+    return struct.unpack_from(">HH", packet, offset) if len(packet) >= offset + _UDP_HEADER else ()
 
 
 def reuse(frames: Iterable[Captured], *sources: bytes) -> Reuse:

@@ -12,17 +12,16 @@ from typing import Any
 from .dissection import BINDING_ACKNOWLEDGEMENT, BINDING_UPDATE, Frame, HelloSeen, Tshark
 from .mobility_network import HOME_ADDRESS, HOME_AGENT
 from .packets import (
-    IKE_PORTS,
     IPV6_IN_IPV6,
     UDP,
     Captured,
     Reuse,
     address,
     esp_numbers,
+    is_ike,
     outer,
     read_pcap,
     reuse,
-    udp_ports,
     write_pcap,
 )
 from .probes import Gap, Stream, longest_gap
@@ -42,8 +41,8 @@ def milliseconds(seconds: float | None) -> float | None:
 
 
 def moving_payload(packet: bytes) -> bool:
-    """Whether it carries what applications send: IPv6 in IPv6, or plain UDP."""
-    return outer(packet).protocol in (IPV6_IN_IPV6, UDP)
+    """Whether it carries what applications send: IPv6 in IPv6, or plain UDP, which may have ESP in it."""
+    return outer(packet).protocol in (IPV6_IN_IPV6, UDP) and not is_ike(packet)
 
 
 class SetRecord:
@@ -84,8 +83,10 @@ class SetRecord:
             return False
         numbers = esp_numbers(captured.packet)
         if numbers is None:
-            return True
-        return numbers.spi not in self.payload_spis and numbers.spi < FLEET_SPI
+            return not is_ike(captured.packet)
+        # Negotiated SPIs are anywhere.
+        fleet = self.set.parameters.contexts > 1 and numbers.spi >= FLEET_SPI
+        return numbers.spi not in self.payload_spis and not fleet
 
     def monotonic(self, epoch: float) -> float:
         """A capture's time on the timeline's clock."""
@@ -135,8 +136,7 @@ class SetRecord:
 
     def ike_messages(self) -> int:
         """IKE on any link."""
-        ports = (udp_ports(each.packet) for frames in self.frames.values() for each in frames)
-        return sum(bool(IKE_PORTS & set(pair)) for pair in ports if pair is not None)
+        return sum(is_ike(each.packet) for frames in self.frames.values() for each in frames)
 
     def unasked(self, after: float) -> list[Frame]:
         """What the home agent said to the mobile node after a time and was not an answer.

@@ -9,41 +9,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from netnslab.certificates import PrivateKey, pem, write_key
+from netnslab.strongswan import CONTROL, DAEMON, PLUGINS, Kernel, Settings, text, values
 
-from .certificates import PrivateKey, pem, write_key
 from .network import Namespace, eventually, stop
 
-DAEMON, CONTROL = "/usr/sbin/charon-systemd", "/usr/sbin/swanctl"
-Settings = Mapping[str, Any]
-
-_PLUGINS = (
-    *("random", "nonce", "openssl", "pem", "pkcs1", "pkcs8", "x509", "pubkey", "revocation", "constraints"),
-    *("kdf", "hmac", "vici", "socket-default"),
-)
 _DUMP = re.compile(r"^\d\d\[\w+\] +\d+: ((?:[0-9A-F]{2} )+)", re.M)
-
-
-class Kernel(StrEnum):
-    """What has charon's SAs: the kernel, or charon itself with a TUN device and ESP in UDP."""
-
-    NETLINK = "kernel-netlink"
-    LIBIPSEC = "kernel-libipsec"
-
-
-def text(settings: Settings, depth: int = 0) -> str:
-    """strongSwan's configuration syntax."""
-    lines = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            lines += [f"{'  ' * depth}{key} {{", text(value, depth + 1), f"{'  ' * depth}}}"]
-        else:
-            lines.append(f"{'  ' * depth}{key} = {value}")
-    return "\n".join(lines)
 
 
 class Charon:
@@ -61,7 +36,7 @@ class Charon:
         self._uri = f"unix://{directory / 'vici'}"
         self._log = directory / "log"
         # kernel-netlink also knows addresses and routes, for whoever has the SAs.
-        load = [*_PLUGINS, *dict.fromkeys((kernel, Kernel.NETLINK))]
+        load = [*PLUGINS, *dict.fromkeys((kernel, Kernel.NETLINK))]
         daemon = {
             "load": " ".join(load),
             "plugins": {"vici": {"socket": self._uri}},
@@ -156,33 +131,3 @@ class Charon:
                 position = log.index("\n", position) + 1
             found[-1][name] = octets
         return found
-
-
-# Names are in lower case, unlike those in a distinguished name.
-_NAME = r"[a-z][^\s={}A-Z]*"
-_ENDS = rf"(?=\s{_NAME}(?:=| {{)|}})"
-_TOKEN = re.compile(
-    rf"\s*(?:(?P<close>}})|(?P<table>{_NAME}) {{|(?P<list>{_NAME})=\[(?P<items>.*?)\]{_ENDS}"
-    rf"|(?P<key>{_NAME})=(?P<value>.*?){_ENDS})"
-)
-
-
-def values(line: str) -> dict[str, Any]:
-    """What swanctl --raw prints."""
-    first: dict[str, Any] = {}
-    stack = [first]
-    # The outermost braces are the message itself.
-    for token in _TOKEN.finditer(line.removeprefix("{")):
-        if token["close"]:
-            stack.pop()
-            if not stack:
-                break
-        elif token["table"]:
-            inner: dict[str, Any] = {}
-            stack[-1][token["table"]] = inner
-            stack.append(inner)
-        elif token["list"]:
-            stack[-1][token["list"]] = token["items"].split()
-        else:
-            stack[-1][token["key"]] = token["value"]
-    return first

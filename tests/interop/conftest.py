@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from netnslab.certificates import DAY, Authority, PrivateKey, new_ecdsa_key, new_rsa_key
 
-from .certificates import DAY, Authority, PrivateKey, new_ecdsa_key, new_rsa_key
 from .charon import Charon
 from .network import BEHIND_THEM, BEHIND_US, OURS, THEIRS, Capture, Network
 from .ours import SECRET, Ours, configuration, peer, write_credentials

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from netnslab.certificates import PrivateKey, pem, write_key
 
 from mip6ha.edge import control
 
-from .certificates import PrivateKey, pem, write_key
 from .network import Namespace, eventually, stop
 
 ROOT = Path(__file__).parents[2]

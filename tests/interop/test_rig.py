@@ -10,9 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from netnslab.certificates import Authority, new_ecdsa_key, new_rsa_key
+from netnslab.strongswan import Settings, values
 
-from .certificates import Authority, new_ecdsa_key, new_rsa_key
-from .charon import Charon, Settings, values
+from .charon import Charon
 from .dissection import (
     CREATE_CHILD_SA,
     GCM_128,

@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from netnslab.strongswan import Kernel, Settings
 
-from ..interop.charon import Charon, Kernel, Settings
+from ..interop.charon import Charon
 from ..interop.network import BEHIND_THEM, BEHIND_US, OURS, THEIRS, Capture, Network, eventually
 from ..interop.ours import SECRET, Ours, configuration, peer
 

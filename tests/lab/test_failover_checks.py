@@ -67,7 +67,7 @@ class Record:
         shown: dict[str, Any] = {
             "ha1 status": {"role": self.end_roles["ha1"]},
             "ha2 status": {"role": self.end_roles["ha2"]},
-            "ha2 sas": [{"spi": hex(spi)} for spi in self.mobile_spis],
+            "sas after the fault": [{"spi": hex(spi)} for spi in self.mobile_spis],
             "ha2 counters": {"internal_error": self.internal_errors},
             "replay": {**self.replay, "bindings": [binding] * self.contexts},
         }

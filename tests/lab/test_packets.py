@@ -12,10 +12,10 @@ from netnslab.packets import (
     Reuse,
     address,
     esp_numbers,
+    is_ike,
     outer,
     read_pcap,
     reuse,
-    udp_ports,
     write_pcap,
 )
 
@@ -68,10 +68,27 @@ def test_numbers_of_esp_are_in_the_clear() -> None:
     assert esp_numbers(packet(50, bytes(15))) is None
 
 
-def test_ports() -> None:
-    assert udp_ports(packet(17, bytes.fromhex("01f41194") + bytes(4))) == (500, 4500)
-    assert udp_ports(packet(58, bytes(8))) is None
-    assert udp_ports(packet(17, bytes(7))) is None
+def udp(source: int, destination: int, payload: bytes) -> bytes:
+    return packet(17, source.to_bytes(2, "big") + destination.to_bytes(2, "big") + bytes(4) + payload)
+
+
+MARKER = bytes(4)
+
+
+def test_esp_in_udp_and_ike_are_told_apart() -> None:
+    inside = udp(4500, 4500, esp(7, 0x0102))
+    assert esp_numbers(inside) == EspNumbers(0x2001, 7, bytes(6) + b"\x01\x02")
+    assert not is_ike(inside)
+    assert esp_numbers(udp(4500, 4500, MARKER + bytes(28))) is None
+    assert is_ike(udp(4500, 60000, MARKER + bytes(28)))
+    assert is_ike(udp(500, 500, bytes(28)))
+
+
+def test_keep_alives_and_other_datagrams_are_neither() -> None:
+    for each in (udp(4500, 4500, b"\xff"), udp(4000, 4000, esp(1, 1)), packet(17, bytes(7))):
+        assert not is_ike(each)
+        assert esp_numbers(each) is None
+    assert not is_ike(packet(58, bytes(8)))
 
 
 def test_capture_files_come_back_as_they_were(tmp_path: Path) -> None:

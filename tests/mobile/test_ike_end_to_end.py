@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from netnslab.certificates import Authority, new_ecdsa_key, pem, write_key
 
 from mip6ha.mobile_config import load
-from tests.interop.certificates import Authority, new_ecdsa_key, pem, write_key
 
 from .namespaces import HOME_ADDRESS, World, eventually, world
 from .programs import Talk, configure, happens, start, start_home_agent

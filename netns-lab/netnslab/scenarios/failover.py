@@ -126,6 +126,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
 
     run.step(next(steps))
     refresh = shared.wait_acknowledged(fault)
+    shared.shown["sas after the fault"] = shared.members[standby].ask("sas")
     shared.pause(0.1)
     run.step(next(steps))
     healed = None

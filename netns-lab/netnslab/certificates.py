@@ -1,4 +1,7 @@
-"""An authority and its certificates, made anew for every run."""
+"""An authority and its certificates, made anew for every run.
+
+Not covered: authorities between the anchor and whoever has a certificate.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,34 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+__all__ = ["DAY", "Authority", "PrivateKey", "key_pem", "new_ecdsa_key", "new_rsa_key", "pem", "write_key"]
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 DAY = timedelta(days=1)
 
 
 def new_rsa_key() -> rsa.RSAPrivateKey:
+    """An RSA key of 2048 bits."""
     return rsa.generate_private_key(65537, 2048)
 
 
 def new_ecdsa_key() -> ec.EllipticCurvePrivateKey:
+    """A key on P-256."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_pem(key: PrivateKey) -> bytes:
+    """A private key in PEM, without a password."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def pem(certificate: x509.Certificate | x509.CertificateRevocationList) -> bytes:
+    """A certificate or a CRL in PEM."""
     return certificate.public_bytes(Encoding.PEM)
 
 
 def write_key(path: Path, key: PrivateKey) -> None:
+    """Write a private key into a file that only its owner may read."""
     path.touch(mode=0o600)
     path.write_bytes(key_pem(key))
 
@@ -99,9 +109,11 @@ class Authority:
         )
 
     def revoke(self, certificate: x509.Certificate) -> None:
+        """List a certificate from the next CRL on."""
         self._revoked.append(certificate.serial_number)
 
     def revocations(self) -> x509.CertificateRevocationList:
+        """A CRL with all that were revoked so far."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
