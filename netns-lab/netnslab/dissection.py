@@ -153,7 +153,7 @@ class Frame:
 
     @property
     def opened(self) -> bool:
-        """Whether tshark verified the ICV and saw what this project puts into ESP, or a packet of a tunnel."""
+        """Whether tshark verified the ICV and saw what this project puts into ESP, or a tunnel's packet."""
         inside = self.mobility is not None or self.icmp_type is not None or len(self.addresses) > 2
         return self.icv_good is True and inside
 

@@ -32,15 +32,24 @@ def new_secret() -> str:
 
 
 def negotiate(
-    configuration: Path, own: str, uses: Sequence[str], secret: str, *, key_log: Path | None = None
+    configuration: Path,
+    own: str,
+    uses: Sequence[str],
+    secret: str,
+    *,
+    key_log: Path | None = None,
+    child_lifetime: int | None = None,
 ) -> None:
     """Have a daemon whose only mobile node has no SAs negotiate them; its key file gets the secret."""
     (other,) = IDENTITIES - {own}
     peer = {"identity": other, "keys": KEY_NAME, "uses": list(uses)}
-    ike = {"identity": own} | ({} if key_log is None else {"key_log": str(key_log)})
+    ike: dict[str, object] = {"identity": own}
+    ike |= {} if key_log is None else {"key_log": str(key_log)}
+    ike |= {} if child_lifetime is None else {"child_lifetime": child_lifetime}
     text = toml_text([("[mobile_node.ike]", peer), ("[ike]", ike)])
     configuration.write_text(f"{configuration.read_text()}\n{text}")
-    configuration.with_suffix(".keys").write_text(toml_text([(f"[{KEY_NAME}]", {"secret": secret})]))
+    keys = configuration.with_suffix(".keys")
+    keys.write_text(f"{keys.read_text()}\n{toml_text([(f'[{KEY_NAME}]', {'secret': secret})])}")
 
 
 def examine(recording: Recording) -> Outcome:

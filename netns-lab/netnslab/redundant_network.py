@@ -183,6 +183,10 @@ class SetParameters:
     realtime: bool = True
     lease_s: int | None = None
 
+    def is_fleet(self, spi: int) -> bool:
+        """Whether an SPI is one of the fleet's."""
+        return FLEET_SPI <= spi < FLEET_SPI + 2 * (self.contexts - 1)
+
 
 def _member_keys(identity: int, keys: SetKeys) -> str:
     own = [each for each in keys.harp if identity in (each.sender, each.receiver)]

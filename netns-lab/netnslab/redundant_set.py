@@ -7,10 +7,10 @@ Covered: the steps and the record of them. Not covered: their order (`scenarios`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .capture import Captures
 from .daemons import HomeAgentDaemon, MobileNodeDaemon, new_associations
@@ -33,7 +33,7 @@ from .scenario import Options, Run
 from .state import network_state
 from .timeline import Timeline
 
-__all__ = ["CAPTURED", "TOOLS", "RedundantSet", "SetRecording", "Took"]
+__all__ = ["CAPTURED", "TOOLS", "MobileNodeProgram", "Negotiate", "RedundantSet", "SetRecording", "Took"]
 
 TOOLS = {"dumpcap": "wireshark-common", "tshark": "tshark", "radvd": "radvd"}
 # What the members send, what they say to each other, and what the mobile node sends and gets.
@@ -82,6 +82,22 @@ class SetRecording:
     dropped: dict[str, int]
 
 
+Negotiate = Callable[[Path, str], None]
+"""Has a daemon negotiate its SAs: its configuration, its node."""
+
+
+class MobileNodeProgram(Protocol):
+    """What plays the mobile node, whoever made it. `events` are what it says while it runs."""
+
+    events: list[dict[str, Any]]
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass, and take in what it says meanwhile."""
+
+    def stop(self) -> int:
+        """Stop it; returns its exit status."""
+
+
 @dataclass(slots=True)
 class RedundantSet:
     """A set of home agents, and the mobile node and correspondent that need it; what they leave is
@@ -93,7 +109,7 @@ class RedundantSet:
     keys: SetKeys
     captures: Captures
     members: dict[int, HomeAgentDaemon]
-    mobile_node: MobileNodeDaemon
+    mobile_node: MobileNodeProgram
     probes: ProbePair
     started: float = 0.0
     silent: float = 0.0
@@ -107,18 +123,15 @@ class RedundantSet:
 
     @classmethod
     def prepare(
-        cls, run: Run, parameters: SetParameters, uses: tuple[str, ...] = ("binding",)
+        cls,
+        run: Run,
+        parameters: SetParameters,
+        uses: tuple[str, ...] = ("binding",),
+        *,
+        negotiate: Negotiate | None = None,
     ) -> RedundantSet:
         """Make keys and configuration files, and nothing run yet."""
-        parameters = replace(parameters, failure_factor=run.options.pace.failure_factor)
-        keys = new_keys(parameters.members, new_associations(uses, SPI))
-        write_wireshark_directory(run.report / "wireshark", keys.esp_keys(), (HARP_DISSECTOR,))
-        members = {}
-        for identity in range(1, parameters.members + 1):
-            configuration, control_socket = write_member(
-                run.report, run.work, identity, parameters, keys, dataplane=run.options.dataplane
-            )
-            members[identity] = HomeAgentDaemon(configuration, control_socket, member_name(identity))
+        keys = new_keys(parameters.members, () if negotiate else new_associations(uses, SPI))
         configuration, events = write_mobile_node(
             run.report,
             run.work,
@@ -126,15 +139,47 @@ class RedundantSet:
             parameters.binding_lifetime,
             dataplane=run.options.mobile_dataplane,
         )
+        if negotiate is not None:
+            negotiate(configuration, "mn")
+        mobile_node = MobileNodeDaemon(configuration, events, run.timeline)
+        return cls.around(mobile_node, run, parameters, keys, negotiate)
+
+    @classmethod
+    def around(
+        cls,
+        mobile_node: MobileNodeProgram,
+        run: Run,
+        parameters: SetParameters,
+        keys: SetKeys,
+        negotiate: Negotiate | None = None,
+    ) -> RedundantSet:
+        """A set for a mobile node that is there already, with configuration files of its members."""
+        parameters = replace(parameters, failure_factor=run.options.pace.failure_factor)
+        write_wireshark_directory(run.report / "wireshark", keys.esp_keys(), (HARP_DISSECTOR,))
+        members = {}
+        for identity in range(1, parameters.members + 1):
+            configuration, control_socket = write_member(
+                run.report, run.work, identity, parameters, keys, dataplane=run.options.dataplane
+            )
+            if negotiate is not None:
+                negotiate(configuration, member_name(identity))
+            members[identity] = HomeAgentDaemon(configuration, control_socket, member_name(identity))
         return cls(
             run,
             parameters,
             keys,
             Captures(run.processes, run.network, run.report),
             members,
-            MobileNodeDaemon(configuration, events, run.timeline),
+            mobile_node,
             ProbePair(run.processes, run.work, run.options.pace.probe_interval, first=True),
         )
+
+    @property
+    def emulator(self) -> MobileNodeDaemon:
+        """The mobile node, where it is ours."""
+        if not isinstance(self.mobile_node, MobileNodeDaemon):
+            raise ProcessFailed("the mobile node is not the emulator")
+        return self.mobile_node
 
     # -- beginning ---------------------------------------------------------------------------------
 
@@ -165,7 +210,7 @@ class RedundantSet:
     def register(self, link: str = "foreign1") -> None:
         """Start the mobile node on a link and let it register."""
         self.before["mn"] = network_state(self.run.network, "mn")
-        self.mobile_node.start(self.run.processes, self.run.network, "mn", first=True)
+        self.emulator.start(self.run.processes, self.run.network, "mn", first=True)
         self.plug(link)
 
     def plug(self, link: str) -> dict[str, Any]:
@@ -199,7 +244,7 @@ class RedundantSet:
 
     def wait_acknowledged(self, after: float) -> dict[str, Any]:
         """The first acknowledgement at or after a time that accepts."""
-        return self.mobile_node.wait_for(
+        return self.emulator.wait_for(
             "binding_acknowledged",
             after=after,
             limit=SIGNALLING_LIMIT,
@@ -291,8 +336,8 @@ class RedundantSet:
 
     def acknowledged(self) -> list[dict[str, Any]]:
         """What the mobile node was told is registered, in order."""
-        self.mobile_node.read_events()
-        return [event for event in self.mobile_node.events if event["event"] == "binding_acknowledged"]
+        self.emulator.read_events()
+        return [event for event in self.emulator.events if event["event"] == "binding_acknowledged"]
 
     # -- end ---------------------------------------------------------------------------------------
 

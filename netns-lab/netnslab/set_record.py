@@ -25,7 +25,7 @@ from .packets import (
     write_pcap,
 )
 from .probes import Gap, Stream, longest_gap
-from .redundant_network import FLEET_SPI, member_address, member_name
+from .redundant_network import member_address, member_name
 from .redundant_set import SetRecording
 from .roles import RoleSpan, role_spans, terms_served
 
@@ -84,9 +84,7 @@ class SetRecord:
         numbers = esp_numbers(captured.packet)
         if numbers is None:
             return not is_ike(captured.packet)
-        # Negotiated SPIs are anywhere.
-        fleet = self.set.parameters.contexts > 1 and numbers.spi >= FLEET_SPI
-        return numbers.spi not in self.payload_spis and not fleet
+        return numbers.spi not in self.payload_spis and not self.set.parameters.is_fleet(numbers.spi)
 
     def monotonic(self, epoch: float) -> float:
         """A capture's time on the timeline's clock."""

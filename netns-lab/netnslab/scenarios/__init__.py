@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..scenario import Scenario
 from .arbiter import ARBITER
-from .failover import FAILOVER
+from .failover import FAILOVER, IKE_FAILOVER
 from .handover import HANDOVER, IKE_HANDOVER
 from .load import LOAD
 from .restart import RESTART
@@ -15,5 +15,15 @@ __all__ = ["SCENARIOS"]
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for scenario in (HANDOVER, IKE_HANDOVER, FAILOVER, SWITCHOVER, SPLIT_BRAIN, RESTART, ARBITER, LOAD)
+    for scenario in (
+        HANDOVER,
+        IKE_HANDOVER,
+        FAILOVER,
+        IKE_FAILOVER,
+        SWITCHOVER,
+        SPLIT_BRAIN,
+        RESTART,
+        ARBITER,
+        LOAD,
+    )
 }

@@ -1,36 +1,43 @@
-"""Scenario ``failover``: the active member of a set of two is gone at once, the standby goes on.
+"""Scenarios ``failover`` and ``ike-failover``: the active member of a set of two is gone at once, the standby
+goes on.
 
-Covered: steps. Not covered: what they show (`failover_checks`).
+Covered: steps. Not covered: what they show (`failover_checks`, `ike_failover_checks`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from .. import negotiation
 from ..failover_checks import Failover, examine
-from ..injection import replay
-from ..mobility_network import HOME_AGENT
-from ..packets import Captured, address, esp_numbers, read_pcap
-from ..redundant_network import FLEET_SPI, SetParameters, member_name, redundant_topology
-from ..redundant_set import TOOLS, RedundantSet
+from ..ike_failover_checks import examine_negotiated
+from ..packets import Captured
+from ..redundant_network import SetParameters, member_name, redundant_topology
+from ..redundant_set import TOOLS, Negotiate, RedundantSet
+from ..replays import play, protected_before
 from ..scenario import Outcome, Run, Scenario
 from ..set_record import SetRecord
-from ..topology import NAMESPACE_DIRECTORY
 
-__all__ = ["FAILOVER"]
+__all__ = ["FAILOVER", "IKE_FAILOVER"]
 
 AFTER = 1.0
 # Registrations of the fleet that are played again; those of the mobile node all are.
 FLEET_REPLAYS = 100
-REPLAY_SETTLE = 0.3
-CAPTURE_SETTLE = 0.7
 # To print more bindings than this takes a home agent longer than a probe's interval.
 QUICKLY_SHOWN = 50
 # In this order: a member that has lost the home link alone hands over to the other.
 CABLES = (("eth1", "sync"), ("eth0", "home"))
+
+# Of the mobile node's IKE: its child is replaced after nine to ten tenths of it, which is after the fault.
+CHILD_LIFETIME = 18
+USES = ("binding",)
+# Seconds that the exchange may have taken before its end is told.
+EXCHANGE = 0.1
 
 STEPS = (
     "network, captures, routers",
@@ -45,55 +52,36 @@ STEPS = (
     "stop",
     "examine",
 )
+IKE_STEPS = (*STEPS[:-2], "refresh after the child's re-key", *STEPS[-2:])
 
 
-def _to_replay(shared: RedundantSet, before: float) -> list[Captured]:
-    """What reached the home agent under ESP before a time, as the core link saw it: each frame still leads
-    from its sender to the home router.
-    """
-    home_agent = address(HOME_AGENT)
-    sent: dict[int, list[Captured]] = {}
-    for each in read_pcap(shared.captures.path("core")):
-        numbers = esp_numbers(each.packet) if each.destination == home_agent else None
-        if numbers is not None and each.time < before:
-            sent.setdefault(numbers.spi, []).append(each)
-    own = [each for spi, frames in sent.items() if spi < FLEET_SPI for each in frames]
+def _to_replay(shared: RedundantSet, fault: float) -> list[Captured]:
+    sent, is_fleet = protected_before(shared, fault), shared.parameters.is_fleet
+    own = [each for spi, frames in sent.items() if not is_fleet(spi) for each in frames]
     # Of a registration that was sent again, the first one may have been lost, and so be new to everybody.
-    fleet = [frames[0] for spi, frames in sent.items() if spi >= FLEET_SPI and len(frames) == 1]
+    fleet = [frames[0] for spi, frames in sent.items() if is_fleet(spi) and len(frames) == 1]
     return [*own, *fleet[:: max(1, len(fleet) // FLEET_REPLAYS)]]
 
 
-def _lasting(bindings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Bindings without what goes on by itself."""
-    return [{name: value for name, value in each.items() if name != "expires_in_s"} for each in bindings]
+def _negotiate(run: Run) -> Negotiate:
+    """Have the mobile node and every member agree on SAs, under a secret made now."""
+    secret = negotiation.new_secret()
+
+    def negotiate(configuration: Path, node: str) -> None:
+        if node == "mn":
+            own = negotiation.MOBILE_NODE
+            negotiation.negotiate(configuration, own, USES, secret, child_lifetime=CHILD_LIFETIME)
+        else:
+            own, key_log = negotiation.HOME_AGENT, run.report / "wireshark"
+            negotiation.negotiate(configuration, own, USES, secret, key_log=key_log)
+
+    return negotiate
 
 
-def _replay(shared: RedundantSet, active: int, fault: float) -> dict[str, Any]:
-    """Play what came before the fault to the new active member; what that changed."""
-    run, member = shared.run, shared.members[active]
-    shared.pause(CAPTURE_SETTLE)
-    frames = _to_replay(shared, fault + run.timeline.epoch_offset)
-    before = member.ask("counters"), member.ask("bindings")
-    sent = {}
-    for node, interface in (("ar1", "eth1"), ("fleet", "eth0")):
-        mac = run.network.execute(node, "cat", f"/sys/class/net/{interface}/address").strip()
-        own = [each for each in frames if each.sender.hex(":") == mac]
-        sent[node] = replay(NAMESPACE_DIRECTORY / run.network.namespace(node), interface, own)
-    run.timeline.add("replayed", ", ".join(f"{count} from {node}" for node, count in sent.items()))
-    shared.pause(REPLAY_SETTLE)
-    after = member.ask("counters"), member.ask("bindings")
-    return {
-        "sent": sum(sent.values()),
-        "refused": after[0].get("replayed", 0) - before[0].get("replayed", 0),
-        "bindings": before[1],
-        "changed": _lasting(before[1]) != _lasting(after[1]),
-    }
-
-
-def _perform(run: Run) -> Callable[[], Outcome]:
+def _perform(run: Run, *, ike: bool = False) -> Callable[[], Outcome]:
     parameters = SetParameters(contexts=run.options.contexts)
-    shared = RedundantSet.prepare(run, parameters)
-    steps = iter(STEPS)
+    shared = RedundantSet.prepare(run, parameters, negotiate=_negotiate(run) if ike else None)
+    steps = iter(IKE_STEPS if ike else STEPS)
     run.step(next(steps))
     shared.open_network()
     run.step(next(steps))
@@ -122,7 +110,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     run.step(next(steps))
     if parameters.contexts > QUICKLY_SHOWN:
         shared.silence()
-    shared.shown["replay"] = _replay(shared, standby, fault)
+    shared.shown["replay"] = play(shared, standby, _to_replay(shared, fault))
 
     run.step(next(steps))
     refresh = shared.wait_acknowledged(fault)
@@ -138,12 +126,26 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.wait_synchronized(standby)
     shared.pause(AFTER)
 
+    rekeyed = _rekeyed(shared, fault) if ike else None
+    if rekeyed is not None:
+        run.step(next(steps))
+        shared.wait_acknowledged(rekeyed["monotonic"])
+
     run.step(next(steps))
     if not shared.silent:
         shared.silence()
     shared.finish()
-    story = Failover(fault, last, refresh, healed, new_active=standby)
-    return partial(examine, SetRecord(shared.recording()), story, member_name(standby))
+    name = member_name(standby)
+    if rekeyed is None:
+        story = Failover(fault, last, refresh, healed, new_active=standby)
+        return partial(examine, SetRecord(shared.recording()), story, name)
+    story = Failover(fault, last, refresh, healed, standby, rekeyed["monotonic"] - EXCHANGE)
+    return partial(examine_negotiated, shared.recording(), story, name, rekeyed)
+
+
+def _rekeyed(shared: RedundantSet, fault: float) -> dict[str, Any]:
+    """The mobile node's child comes to the end of its lifetime; the event about its successor."""
+    return shared.emulator.wait_for("child_installed", after=fault, limit=CHILD_LIFETIME + 5.0)
 
 
 FAILOVER = Scenario(
@@ -157,4 +159,15 @@ FAILOVER = Scenario(
     steps=STEPS,
     perform=_perform,
     tools=TOOLS,
+)
+
+IKE_FAILOVER = replace(
+    FAILOVER,
+    name="ike-failover",
+    description=(
+        "As failover, but mobile node and home agents negotiate their SAs by IKEv2: the standby goes on "
+        "under the same IKE SA, without a word of IKE, until the mobile node re-keys its child."
+    ),
+    steps=IKE_STEPS,
+    perform=partial(_perform, ike=True),
 )
