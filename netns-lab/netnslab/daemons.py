@@ -168,12 +168,14 @@ class HomeAgentDaemon:
             raise ProcessFailed(f"{self.name}: mip6ha {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
-    def ask(self, what: str) -> Any:
-        """What `show` returns, without a program that takes the processor from what is measured."""
+    def ask(self, what: str, **arguments: str) -> Any:
+        """What `show` or another command returns, without a program that takes the processor from what is
+        measured.
+        """
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ANSWER_LIMIT)
             connection.connect(str(self._socket))
-            connection.sendall(json.dumps({"command": what}).encode() + b"\n")
+            connection.sendall(json.dumps({"command": what, **arguments}).encode() + b"\n")
             with connection.makefile() as lines:
                 answer = json.loads(lines.readline())
         if not answer["ok"]:

@@ -165,6 +165,13 @@ _DATAPLANE = click.Choice(["tun", "kernel"])
     show_default=True,
     help="failover: how the active member goes.",
 )
+@click.option(
+    "--credentials",
+    type=click.Choice(["psk", "rsa", "ecdsa"]),
+    default="psk",
+    show_default=True,
+    help="interop-*: how strongSwan and home agents prove who they are.",
+)
 @click.option("--keep", is_flag=True, help="Leave the namespaces (not the processes) for a look around.")
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name the scenarios."
@@ -180,6 +187,7 @@ def main(
     dad: bool,
     contexts: int,
     fault: str,
+    credentials: str,
     keep: bool,
 ) -> None:
     """Run a scenario of the home agent on network namespaces; exit status 0 if every check passes."""
@@ -187,7 +195,7 @@ def main(
     planes = (dataplane, mobile_dataplane or dataplane)
     # The tun dataplane runs on every kernel.
     uml = uml or ("kernel" in planes and os.geteuid() == 0 and bool(host_lacks()))
-    options = Options(*planes, dad, contexts, fault, UML if uml else pace_here())
+    options = Options(*planes, dad, contexts, fault, credentials, UML if uml else pace_here())
     reason = refusal(chosen, uml=uml, keep=keep)
     if reason is not None:
         click.echo(f"netns-lab: {reason}", err=True)

@@ -50,6 +50,9 @@ def role_spans(
     current: tuple[float, str, int] | None = None
     for change in [*changes, (end, "", 0)]:
         moment, role, term = change
+        if current is not None and role and term < current[2]:
+            # Logs are exact to the millisecond: what was on the wire just before comes after them here.
+            continue
         if current is not None and (role, term) != current[1:]:
             if current[1]:
                 spans.append(RoleSpan(member, current[1], current[2], current[0], moment))

@@ -27,7 +27,8 @@ StepListener = Callable[[str], None]
 class Options:
     """What the command line asks of a scenario. `dad`: the home agent probes a home address before it
     answers. `contexts` counts mobile nodes; `fault` is how the active member goes, "kill" or "links";
-    `pace` is what the kernel allows.
+    `credentials` is how strongSwan and home agents prove who they are, "psk", "rsa" or "ecdsa"; `pace` is
+    what the kernel allows.
     """
 
     dataplane: str = "tun"
@@ -35,6 +36,7 @@ class Options:
     dad: bool = False
     contexts: int = 1
     fault: str = "kill"
+    credentials: str = "psk"
     pace: Pace = HOST
 
 

@@ -121,7 +121,7 @@ class Charon:
         self.events: list[dict[str, Any]] = []
         self.log = directory / "log"
         self.log.unlink(missing_ok=True)
-        self._directory = directory
+        self.directory = directory
         self._timeline = timeline
         self._socket = work / "vici"
         self._running: Running | None = None
@@ -145,7 +145,7 @@ class Charon:
 
     def load(self, connections: Settings, secrets: Settings) -> None:
         """Take these connections and secrets; certificates and keys stand in `directory`."""
-        configuration = self._directory / "swanctl.conf"
+        configuration = self.directory / "swanctl.conf"
         configuration.unlink(missing_ok=True)
         configuration.touch(mode=0o600)
         configuration.write_text(text({"connections": connections, "secrets": secrets}))

@@ -6,6 +6,7 @@ from ..scenario import Scenario
 from .arbiter import ARBITER
 from .failover import FAILOVER, IKE_FAILOVER
 from .handover import HANDOVER, IKE_HANDOVER
+from .interop import INTEROP_INITIATOR, INTEROP_RESPONDER
 from .load import LOAD
 from .restart import RESTART
 from .split_brain import SPLIT_BRAIN
@@ -24,6 +25,8 @@ SCENARIOS: dict[str, Scenario] = {
         SPLIT_BRAIN,
         RESTART,
         ARBITER,
+        INTEROP_INITIATOR,
+        INTEROP_RESPONDER,
         LOAD,
     )
 }
