@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .dissection import EspKey
 from .processes import POLL, Processes, ProcessFailed, Running
@@ -29,6 +29,7 @@ __all__ = [
     "Association",
     "HomeAgentDaemon",
     "MobileNodeDaemon",
+    "MobileNodeProgram",
     "key_file_text",
     "new_associations",
     "toml_text",
@@ -168,7 +169,7 @@ class HomeAgentDaemon:
             raise ProcessFailed(f"{self.name}: mip6ha {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
-    def ask(self, what: str, **arguments: str) -> Any:
+    def ask(self, what: str, /, **arguments: str) -> Any:
         """What `show` or another command returns, without a program that takes the processor from what is
         measured.
         """
@@ -231,6 +232,18 @@ class HomeAgentDaemon:
             return False
         with socket.socket(socket.AF_UNIX) as connection:
             return connection.connect_ex(str(self._socket)) == 0
+
+
+class MobileNodeProgram(Protocol):
+    """What plays the mobile node, whoever made it. `events` are what it says while it runs."""
+
+    events: list[dict[str, Any]]
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass, and take in what it says meanwhile."""
+
+    def stop(self) -> int:
+        """Stop it; returns its exit status."""
 
 
 class MobileNodeDaemon:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .capture import Captures
-from .daemons import HomeAgentDaemon, MobileNodeDaemon, new_associations
+from .daemons import HomeAgentDaemon, MobileNodeDaemon, MobileNodeProgram, new_associations
 from .dissection import HARP_DISSECTOR, write_wireshark_directory
 from .fleet import Fleet
 from .mobility_network import CORRESPONDENT, HOME_ADDRESS, write_mobile_node
@@ -33,7 +33,7 @@ from .scenario import Options, Run
 from .state import network_state
 from .timeline import Timeline
 
-__all__ = ["CAPTURED", "TOOLS", "MobileNodeProgram", "Negotiate", "RedundantSet", "SetRecording", "Took"]
+__all__ = ["CAPTURED", "TOOLS", "Negotiate", "RedundantSet", "SetRecording", "Took"]
 
 TOOLS = {"dumpcap": "wireshark-common", "tshark": "tshark", "radvd": "radvd"}
 # What the members send, what they say to each other, and what the mobile node sends and gets.
@@ -84,18 +84,6 @@ class SetRecording:
 
 Negotiate = Callable[[Path, str], None]
 """Has a daemon negotiate its SAs: its configuration, its node."""
-
-
-class MobileNodeProgram(Protocol):
-    """What plays the mobile node, whoever made it. `events` are what it says while it runs."""
-
-    events: list[dict[str, Any]]
-
-    def pause(self, seconds: float) -> None:
-        """Let time pass, and take in what it says meanwhile."""
-
-    def stop(self) -> int:
-        """Stop it; returns its exit status."""
 
 
 @dataclass(slots=True)

@@ -68,6 +68,16 @@ def test_arbiter_is_configured_with_a_lease(tmp_path: Path) -> None:
     assert membership.arbiter.lease == 2
 
 
+def test_spis_of_the_fleet_are_those_of_its_pool(tmp_path: Path) -> None:
+    parameters = SetParameters(contexts=4)
+    member = config.load(write_member(tmp_path, tmp_path, 1, parameters, keys(2))[0])
+    spis = {
+        sa.spi for node in member.parameters.mobile_nodes if node.name != "mn1" for sa in node.associations
+    }
+    assert {spi for spi in range(min(spis) - 2, max(spis) + 3) if parameters.is_fleet(spi)} == spis
+    assert not SetParameters().is_fleet(min(spis))
+
+
 def test_fleet_is_the_pool_of_the_members(tmp_path: Path) -> None:
     parameters, made = SetParameters(contexts=4), keys(2)
     fleet = mobile_config.load_load(write_fleet(tmp_path, tmp_path, parameters, made))

@@ -20,6 +20,11 @@ def test_equal_samples_are_one_span() -> None:
     ]
 
 
+def test_what_was_on_the_wire_before_a_take_over_is_not_after_it() -> None:
+    log = [entry(1, "standby", 257), entry(3, "active", 514), entry(3.0005, "standby", 257)]
+    assert role_spans("ha2", log, (), EPOCH, 9.0)[-1] == RoleSpan("ha2", "active", 514, 3.0, 9.0)
+
+
 def test_process_that_ended_has_no_role_until_it_says_one() -> None:
     log = [entry(1, "active", 257), entry(5, "starting", 257), entry(6, "standby", 514)]
     assert role_spans("ha1", log, (3.0,), EPOCH, 9.0) == [

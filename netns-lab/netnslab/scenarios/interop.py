@@ -12,7 +12,7 @@ from functools import partial
 
 from ..client_network import Suite, client_topology
 from ..client_set import ClientSet
-from ..interop_checks import Story, examine_asked, examine_asking
+from ..interop_checks import ClientRecord, Story, examine_asked, examine_asking
 from ..scenario import Outcome, Run, Scenario
 from ..strongswan import CONTROL, DAEMON
 
@@ -24,7 +24,7 @@ AEAD = Suite("aes128gcm16-prfsha256-x25519", "aes128gcm16")
 # charon makes IVs of message ids under an AEAD, and cannot answer RFC 6311 there: see docs/ike.md.
 CBC = Suite("aes128-sha256-x25519", "aes128-sha256")
 # Of the home agent's child in the second scenario: it is replaced after nine to ten tenths of it.
-CHILD_LIFETIME = 15
+CHILD_LIFETIME = 12
 
 BEGIN = ("network, captures", "home agents", "strongSwan connects", "traffic", "fault", "replay")
 ASKING = (
@@ -109,7 +109,7 @@ def _asking(run: Run) -> Callable[[], Outcome]:
     client.disconnect()
     _end(client, active)
     story = Story(fault, asked, active, client.seen, client.charon.lines())
-    return partial(examine_asking, shared.recording(), story)
+    return partial(examine_asking, ClientRecord(shared.recording(), story))
 
 
 def _asked(run: Run) -> Callable[[], Outcome]:
@@ -139,7 +139,7 @@ def _asked(run: Run) -> Callable[[], Outcome]:
     client.wait_gone()
     _end(client, active)
     story = Story(fault, asked, active, client.seen, client.charon.lines())
-    return partial(examine_asked, shared.recording(), story)
+    return partial(examine_asked, ClientRecord(shared.recording(), story))
 
 
 INTEROP_INITIATOR = Scenario(
