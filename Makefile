@@ -19,7 +19,8 @@ system: setup  ## the programs that the lab and the tests start
 lab: system  ## the active home agent is killed under traffic, on real network namespaces
 	netns-lab/run failover
 
-SCENARIOS := failover switchover split-brain restart arbiter handover ike-handover load
+SCENARIOS := failover switchover split-brain restart arbiter handover ike-handover ike-failover \
+             interop-strongswan-initiator interop-strongswan-responder load
 
 scenarios: system  ## every scenario of the lab, also the ones that fail
 	@for each in $(SCENARIOS); do netns-lab/run $$each || failed="$$failed $$each"; done; \

@@ -192,7 +192,12 @@ def main(
 ) -> None:
     """Run a scenario of the home agent on network namespaces; exit status 0 if every check passes."""
     chosen = SCENARIOS[scenario]
-    planes = (dataplane, mobile_dataplane or dataplane)
+    mobile = chosen.mobile_dataplane(mobile_dataplane, dataplane)
+    if mobile is None:
+        allowed = ", ".join(chosen.mobile_dataplanes)
+        click.echo(f"netns-lab: --mobile-dataplane of {scenario}: {allowed}", err=True)
+        sys.exit(2)
+    planes = (dataplane, mobile)
     # The tun dataplane runs on every kernel.
     uml = uml or ("kernel" in planes and os.geteuid() == 0 and bool(host_lacks()))
     options = Options(*planes, dad, contexts, fault, credentials, UML if uml else pace_here())

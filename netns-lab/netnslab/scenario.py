@@ -88,7 +88,8 @@ class Scenario:
     begins.
 
     `perform` drives the network and returns what examines the recordings once everything is stopped.
-    `tools` are the programs that it starts, each with the package to install.
+    `tools` are the programs that it starts, each with the package to install; `mobile_dataplanes` are those
+    that its mobile node can have.
     """
 
     name: str
@@ -97,3 +98,10 @@ class Scenario:
     steps: tuple[str, ...]
     perform: Callable[[Run], Callable[[], Outcome]]
     tools: Mapping[str, str] = field(default_factory=dict)
+    mobile_dataplanes: tuple[str, ...] = ("tun", "kernel")
+
+    def mobile_dataplane(self, wanted: str | None, of_home_agents: str) -> str | None:
+        """The mobile node's: what is wanted, else the home agents' where it can be; ``None``: it cannot."""
+        if wanted is None:
+            return of_home_agents if of_home_agents in self.mobile_dataplanes else self.mobile_dataplanes[0]
+        return wanted if wanted in self.mobile_dataplanes else None

@@ -16,6 +16,7 @@ from netnslab.main import run_scenario
 from netnslab.performance import Interrupted
 from netnslab.processes import ProcessFailed
 from netnslab.scenario import Options, Outcome, Run, Scenario
+from netnslab.scenarios import SCENARIOS
 from netnslab.topology import NAMESPACE_DIRECTORY, Attachment, CommandFailed, Network, Node, Topology
 from rich.console import Console
 
@@ -175,6 +176,25 @@ def test_namespaces_of_another_kernel_cannot_be_kept() -> None:
     done = subprocess.run([LAB, "handover", "--uml", "--keep"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "netns-lab: --keep: User-Mode Linux ends with the scenario\n"
+
+
+@pytest.mark.parametrize("scenario", ["ike-handover", "ike-failover", "interop-strongswan-initiator"])
+def test_who_negotiates_is_no_mobile_node_of_the_kernel(scenario: str) -> None:
+    argv: list[str | Path] = [LAB, scenario, "--mobile-dataplane", "kernel"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"netns-lab: --mobile-dataplane of {scenario}: tun\n"
+
+
+def test_mobile_nodes_dataplane_is_the_home_agents_where_it_can_be() -> None:
+    plane = SCENARIOS["failover"].mobile_dataplane
+    assert [plane(None, "kernel"), plane("tun", "kernel"), plane("kernel", "tun")] == [
+        "kernel",
+        "tun",
+        "kernel",
+    ]
+    plane = SCENARIOS["ike-failover"].mobile_dataplane
+    assert [plane(None, "kernel"), plane("tun", "kernel"), plane("kernel", "kernel")] == ["tun", "tun", None]
 
 
 @pytest.mark.kernel

@@ -170,4 +170,6 @@ IKE_FAILOVER = replace(
     ),
     steps=IKE_STEPS,
     perform=partial(_perform, ike=True),
+    # The emulator negotiates only there.
+    mobile_dataplanes=("tun",),
 )

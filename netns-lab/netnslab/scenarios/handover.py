@@ -219,4 +219,6 @@ IKE_HANDOVER = replace(
         "address, and the IKE SA goes along with the mobile node."
     ),
     perform=partial(_perform, ike=True),
+    # The emulator negotiates only there.
+    mobile_dataplanes=("tun",),
 )

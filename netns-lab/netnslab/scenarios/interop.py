@@ -153,6 +153,7 @@ INTEROP_INITIATOR = Scenario(
     steps=ASKING,
     perform=_asking,
     tools=TOOLS,
+    mobile_dataplanes=("tun",),
 )
 INTEROP_RESPONDER = Scenario(
     name="interop-strongswan-responder",
@@ -165,4 +166,5 @@ INTEROP_RESPONDER = Scenario(
     steps=ASKED,
     perform=_asked,
     tools=TOOLS,
+    mobile_dataplanes=("tun",),
 )
