@@ -31,6 +31,8 @@ RUNS = {
     "split-brain": ("split-brain", *KERNEL),
     "restart": ("restart", *KERNEL),
     "arbiter": ("arbiter", *KERNEL),
+    "IKE": ("ike-failover", *KERNEL),
+    "strongSwan": ("interop-strongswan-initiator", *KERNEL),
     "load": ("load", *KERNEL),
     "handover": ("handover", *KERNEL),
     "kernel and tun": ("handover", *KERNEL, "--mobile-dataplane", "tun"),
