@@ -15,6 +15,7 @@ from .associations import Associations
 from .binding.cache import Binding, BindingCache
 from .effects import Effect, NarrowPath, SendPacket
 from .ipsec import esp
+from .ipsec.ike.numbers import NATT_PORT
 from .ipsec.policy import Direction, Mode, Use, selector
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import (
@@ -158,7 +159,7 @@ class Forwarding:
             binding = self._binding(inner[24:40].ljust(16, b"\0"))
             if binding is None or binding.care_of_address != care_of_address:
                 raise Refused("error_about_foreign_packet")
-        elif protocol != ESP:
+        elif protocol != ESP and not _is_esp_in_udp(protocol, quoted[HEADER_LENGTH:]):
             raise Refused("error_about_signalling")
         if icmp.type == icmpv6.PACKET_TOO_BIG:
             mtu = max(int.from_bytes(icmp.body[:4], "big"), ipv6.MINIMUM_MTU)
@@ -191,6 +192,12 @@ class Forwarding:
         ):
             raise Refused("no_sa_for_payload")
         return found
+
+
+def _is_esp_in_udp(protocol: int, quoted: bytes) -> bool:
+    """Whether what is quoted behind the fixed header, maybe not all of it, is ESP from port 4500."""
+    source_port, payload = int.from_bytes(quoted[:2], "big"), quoted[udp.HEADER_LENGTH :]
+    return protocol == UDP and source_port == NATT_PORT and len(payload) >= 4 and udp.is_esp(payload)
 
 
 def _upper_layer(packet: bytes) -> tuple[int, int | None]:

@@ -9,7 +9,7 @@ import pytest
 from mip6ha import icmpv6, ipv6
 from mip6ha.icmpv6 import Icmp
 from mip6ha.ipsec.policy import Use
-from mip6ha.ipv6 import ESP, FRAGMENT, ICMPV6, IPV6
+from mip6ha.ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, UDP
 from mip6ha.wire import address
 
 from .world import CARE_OF_1, CARE_OF_2, CORRESPONDENT, HOME_AGENT, MobileNode, World, echo, only_packet, sent
@@ -131,6 +131,20 @@ def test_packet_too_big_about_esp_is_learnt_and_told_at_the_next_packet() -> Non
     assert outer[6] == ESP
     assert sent(world.receive(about(outer, icmpv6.PACKET_TOO_BIG, 1300))) == []
     assert error(only_packet(world.receive(sized(1400)))).type == icmpv6.PACKET_TOO_BIG
+
+
+def test_packet_too_big_about_esp_in_udp_is_learnt_too() -> None:
+    """RFC 3948 2.1: behind port 4500 is ESP, unless it begins like IKE."""
+    world, _ = bound(Use.BINDING, Use.PAYLOAD)
+    world.agent.forwarding.encapsulation = {HOME: (4500, 4500)}
+    outer = only_packet(world.receive(sized(1390)))
+    assert outer[6] == UDP
+    for not_esp in (bytes(4), b""):
+        quoted = outer[:48] + not_esp
+        octets = icmpv6.message(2, 0, (1280).to_bytes(4, "big") + quoted, ROUTER, HOME_AGENT)
+        world.drops(ipv6.build(ROUTER, HOME_AGENT, ICMPV6, octets), "error_about_signalling")
+    assert sent(world.receive(about(outer, icmpv6.PACKET_TOO_BIG, 1300))) == []
+    assert error(only_packet(world.receive(sized(1390)))).type == icmpv6.PACKET_TOO_BIG
 
 
 def test_a_move_leaves_the_old_path_behind() -> None:
