@@ -22,7 +22,7 @@ from .ipsec.ike import effects as ike
 from .ipsec.ike.endpoint import IkeEndpoint
 from .ipsec.ike.numbers import PORT
 from .ipsec.ike.parameters import Parameters
-from .ipsec.ike.sa import Address, State
+from .ipsec.ike.sa import Address, ChildSa, State
 from .ipsec.policy import Direction
 from .ipsec.sad import SecurityAssociation, counter_limit
 from .parameters import GroupParameters, PeerParameters
@@ -51,11 +51,18 @@ class _Pair:
     peer never has those of another. ``confirmed``: the peer has the pair for certain.
     """
 
-    __slots__ = ("confirmed", "inbound", "line", "outbound")
+    __slots__ = ("child", "confirmed", "inbound", "line", "outbound")
 
     def __init__(
-        self, inbound: SecurityAssociation, outbound: SecurityAssociation, line: int, *, confirmed: bool
+        self,
+        child: ChildSa,
+        inbound: SecurityAssociation,
+        outbound: SecurityAssociation,
+        line: int,
+        *,
+        confirmed: bool,
     ) -> None:
+        self.child = child
         self.inbound = inbound
         self.outbound = outbound
         self.line = line
@@ -262,6 +269,9 @@ class MemberKeys:
                     self._closed(each, effects)
                 case ike.Notice(name, fields) if name not in _UNTOLD:
                     self._tell(f"harp_{name}", effects, fields, fields.get("reason", fields.get("error")))
+        for path in self._paths.values():
+            # What has a successor by now, or is one of two and gives way, will soon be gone at the other end.
+            self._choose(path, effects)
         counted = self.endpoint.counters
         for name, number in counted.items():
             self._counters[f"harp_{name}"] += number
@@ -328,7 +338,7 @@ class MemberKeys:
 
         inbound = made(child.spi_in, Direction.IN, effect.inbound)
         outbound = made(child.spi_out, Direction.OUT, effect.outbound)
-        pair = _Pair(inbound, outbound, path.lines[effect.ike_spi], confirmed=effect.initiator)
+        pair = _Pair(child, inbound, outbound, path.lines[effect.ike_spi], confirmed=effect.initiator)
         self._associations.install(inbound, effects)
         self._pairs[inbound.spi] = pair
         path.pairs.append(pair)
@@ -347,9 +357,7 @@ class MemberKeys:
 
     def _choose(self, path: _Path, effects: list[Effect]) -> None:
         """Send with the newest pair that the peer has for certain; what else there is only receives."""
-        certain = [each for each in path.pairs if each.confirmed]
-        chosen = (certain or path.pairs)[-1] if path.pairs else None
-        before = path.sending
+        chosen, before = _best(path.pairs), path.sending
         if chosen is before:
             return
         if before is not None:
@@ -357,6 +365,18 @@ class MemberKeys:
         if chosen is not None:
             self._associations.install(chosen.outbound, effects)
         path.sending = chosen
+
+
+def _best(pairs: list[_Pair]) -> _Pair | None:
+    """What to send with. A successor that is not confirmed waits while there is something before it."""
+    lasting = [each for each in pairs if not each.child.replaced] or pairs
+    confirmed = [each for each in lasting if each.confirmed]
+    if confirmed:
+        return confirmed[-1]
+    if not lasting:
+        return None
+    older = pairs[: pairs.index(lasting[-1])]
+    return next((each for each in reversed(older) if each.confirmed), lasting[-1])
 
 
 def _about(path: _Path, spi: bytes) -> dict[str, object]:
