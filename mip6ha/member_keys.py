@@ -233,7 +233,11 @@ class MemberKeys:
 
     def _tidy(self, path: _Path, now: float, effects: list[Effect]) -> None:
         """Both ends have begun, or one end again: all but one IKE SA end."""
-        path.tidy_at = _NEVER
+        if len(set(path.lines.values())) < 2:
+            path.tidy_at = _NEVER
+            return
+        # What is in the middle of something, or what nobody answers for, takes more than once.
+        path.tidy_at = now + _GRACE
         kept = path.sending.line if path.sending is not None else max(path.lines.values(), default=0)
         for spi in [spi for spi, line in path.lines.items() if line != kept]:
             self._perform(self.endpoint.delete(spi, now), now, effects)
@@ -292,24 +296,25 @@ class MemberKeys:
             before = self._line
             self._told.clear()
             effects.append(Event("harp_ike_established", _about(path, ike_sa.spi)))
+            # One end only, or each might end what the other one keeps.
+            if self._group.identity < path.peer.identity and path.lines:
+                path.tidy_at = now + _GRACE
         path.lines[ike_sa.spi] = before
         if path.attempt == ike_sa.spi:
             path.attempt = b""
         path.begin_at = now + self._quiet(path)
-        # One end only, or each might end what the other one keeps.
-        if self._group.identity < path.peer.identity and len(set(path.lines.values())) > 1:
-            path.tidy_at = now + _GRACE
 
     def _closed(self, effect: ike.Closed, effects: list[Effect]) -> None:
         spi, path = effect.ike_sa.spi, self._by_name.get(effect.ike_sa.peer)
         if path is None:
             return
-        if path.attempt == spi:
+        begun = path.attempt == spi
+        if begun:
             path.attempt = b""
         fields = _about(path, spi) | {"reason": effect.reason}
         if path.lines.pop(spi, None) is None:
-            # It never was more than an attempt, of which there may be many.
-            if effect.reason != "deleted":
+            # It never was more than an attempt, of which there may be many, or one of two successors.
+            if begun and effect.reason != "deleted":
                 self._tell("harp_ike_failed", effects, fields, effect.reason)
         elif effect.reason != "rekeyed":
             effects.append(Event("harp_ike_closed", fields))

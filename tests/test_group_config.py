@@ -329,7 +329,12 @@ def test_a_peer_with_a_pre_shared_key_beside_one_with_manual_keys(tmp_path: Path
 
 
 def test_peers_with_certificates(tmp_path: Path) -> None:
-    group = loaded(tmp_path, with_certificates(tmp_path), NEGOTIATED.replace(', keys = "two"', "")).group
+    peers = NEGOTIATED.replace(', keys = "two"', "")
+    content = with_certificates(tmp_path)
+    group = loaded(tmp_path, content, peers).group
+    # What is read again at SIGHUP is the same, if nobody has changed it.
+    assert loaded(tmp_path, content, peers).group == group
+    assert loaded(tmp_path, with_certificates(tmp_path), peers).group != group
     assert group is not None
     assert group.ike is not None
     (peer,) = group.ike.peers
