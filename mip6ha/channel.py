@@ -1,7 +1,7 @@
 """HARP messages between members, in transport-mode ESP.
 
-Covered: one pair of SAs a peer, opening and sealing, the peer that an SA proves. Not covered: sockets;
-negotiation of the SAs. What comes without ESP never reaches this module.
+Covered: opening and sealing, the peer that an SA proves, SAs with manual keys. Not covered: sockets;
+negotiated SAs (``member_keys``). What comes without ESP never reaches this module.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Channel:
         for peer in group.peers:
             self.associations.admit(peer.address, peer.associations)
 
-    def open(self, source: bytes, packet: bytes) -> tuple[int, messages.Body]:
-        """Who sent an ESP packet, and the message in it; :class:`Refused` says why it is nobody's."""
+    def open(self, source: bytes, packet: bytes) -> tuple[int, int, messages.Body]:
+        """Who sent an ESP packet, the SPI that proves it, and the message in it.
+
+        :class:`Refused` says why it is nobody's.
+        """
         association = self.associations.inbound(esp.spi(packet))
         if association is None:
             raise Refused("unknown_spi")
@@ -43,7 +46,7 @@ class Channel:
         if next_header != MOBILITY:
             raise Refused("selector_mismatch")
         message = messages.parse(octets, source, self._group.address, self._group.numbers)
-        return self._identities[source], message
+        return self._identities[source], association.spi, message
 
     def close(self, identity: int) -> None:
         """Accept nothing more from a peer that it sent before what it sent last."""

@@ -228,7 +228,7 @@ def load(path: Path) -> Configuration:
     ]
     _check_unique(agent.address, nodes, problems)
     group = content.group
-    member = None if group is None else group.parameters(agent.address, key_file, problems)
+    member = None if group is None else group.parameters(agent.address, key_file, path.parent, problems)
     if group is not None:
         _check_size(nodes, problems)
     if agent.dataplane == "kernel":

@@ -22,6 +22,7 @@ __all__ = [
     "ReserveSequences",
     "ReserveTerms",
     "RoutePrefix",
+    "SendIkeToMember",
     "SendPacket",
     "SendToMember",
     "SetTunnel",
@@ -128,6 +129,14 @@ class SendToMember(NamedTuple):
     packet: bytes
 
 
+class SendIkeToMember(NamedTuple):
+    """Send this IKE message from port 500 of the member's own address to a port of another member."""
+
+    address: bytes
+    port: int
+    datagram: bytes
+
+
 class TakeOver(NamedTuple):
     """Own the home agent address and every defended address on the home link, from now on."""
 
@@ -214,6 +223,7 @@ Effect = (
     | UnroutePrefix
     | ReserveSequences
     | SendToMember
+    | SendIkeToMember
     | TakeOver
     | StandDown
     | StoreTerm

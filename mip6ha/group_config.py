@@ -1,13 +1,14 @@
 """The tables that make a home agent a member of a redundant set.
 
-Covered: ``[group]`` and what is in it, with bounds, keys and what two tables must not both claim. Not
-covered: whether addresses and the arbiter exist (``edge``).
+Covered: ``[group]`` and what is in it, with bounds, keys, manual or from IKE, and what two tables must not
+both claim. Not covered: whether addresses and the arbiter exist (``edge``).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -15,11 +16,31 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from .harp.numbers import Numbers
+from .ike_config import AuthenticationTable, Credentials, CredentialsTable
+from .ike_texts import (
+    CHILD_ALLOWED,
+    CHILD_DEFAULT,
+    IDENTITY_ALLOWED,
+    IKE_ALLOWED,
+    IKE_DEFAULT,
+    ChildOffer,
+    IkeOffer,
+)
+from .ipsec.ike.identities import Identity
+from .ipsec.ike.numbers import PORT
+from .ipsec.ike.parameters import ChildPolicy, Limits, Parameters, Peer, Scope, Timing
+from .ipsec.ike.proposals import Offer
 from .ipsec.policy import Direction, Use
+from .ipv6 import MOBILITY
 from .parameters import AssociationParameters, GroupParameters, PeerParameters
 from .tables import Address, KeyFile, Problems, ProtectionTable, Table, integer, key_path
 
-__all__ = ["ArbiterConfiguration", "GroupTable", "Membership"]
+__all__ = ["IKE_LIMITS", "IKE_TIMING", "ArbiterConfiguration", "GroupTable", "Membership", "member_child"]
+
+IKE_TIMING = Timing(probe_interval=10.0, retransmit=0.1, backoff=1.5, half_open=5.0, linger=5.0, retry=0.5)
+"""Members are near each other and cannot wait: even the longest pause between two attempts is below 1 s."""
+IKE_LIMITS = Limits(source_rate=200.0, source_burst=200.0)
+"""All members may be in one /64, and nobody else gets an answer."""
 
 _MEMBER = "1 to 255"
 _ADDRESS = "a routable unicast IPv6 address"
@@ -27,6 +48,9 @@ _BOOLEAN = "true, false"
 _NUMBER = "0 to 255, not in use for anything else"
 _VIRTUAL_MAC = 'a unicast MAC address such as 02:00:5e:00:02:01, or "off"'
 _ENDPOINT = "http://HOST:PORT of an etcd server"
+_SECONDS = "10 to 604800 seconds"
+_SA = "[[group.peer.sa]] tables, one in and one out"
+_IKE = "a table [group.peer.ike]"
 _VIRTUAL_MAC_PREFIX = bytes.fromhex("02005e0002")
 
 
@@ -76,13 +100,19 @@ def _endpoint(value: object) -> object:
 class _PeerTable(Table):
     member: Annotated[int, integer(1, 255)] = Field(description=_MEMBER)
     address: Address = Field(description=_ADDRESS)
-    sa: list[ProtectionTable] = Field(
-        description="[[group.peer.sa]] tables, one in and one out", min_length=2
-    )
+    sa: list[ProtectionTable] = Field([], description=_SA)
+    ike: AuthenticationTable | None = Field(None, description=_IKE)
 
     def parameters(
         self, key_file: KeyFile, location: list[str | int], problems: Problems
     ) -> tuple[AssociationParameters, ...]:
+        if self.ike is not None:
+            if self.sa:
+                problems.add([*location, "ike"], "stands beside [[group.peer.sa]]", "one of both")
+            return ()
+        if not self.sa:
+            problems.add([*location, "sa"], "is missing", f"{_SA}, or {_IKE}")
+            return ()
         found = [
             each.protection(Use.HARP, key_file, [*location, "sa", index], problems)
             for index, each in enumerate(self.sa)
@@ -116,6 +146,41 @@ class _NumbersTable(Table):
     digest: Annotated[int, integer(0, 255)] | None = Field(None, description=_NUMBER)
 
 
+def member_child(own: bytes, peer: bytes, offers: tuple[Offer, ...]) -> ChildPolicy:
+    """The child for all that two members say to each other, between their own addresses."""
+    local, remote = Scope(MOBILITY, None, own, own), Scope(MOBILITY, None, peer, peer)
+    return ChildPolicy(Use.HARP.value, Use.HARP, offers, (local,), (remote,))
+
+
+class _GroupIkeTable(CredentialsTable):
+    proposals: list[IkeOffer] = Field(IKE_DEFAULT, description=IKE_ALLOWED, min_length=1)
+    child_proposals: list[ChildOffer] = Field(CHILD_DEFAULT, description=CHILD_ALLOWED, min_length=1)
+    ike_lifetime: Annotated[int, integer(10, 604_800)] = Field(14_400, description=_SECONDS)
+    child_lifetime: Annotated[int, integer(10, 604_800)] = Field(3600, description=_SECONDS)
+
+    def peer(
+        self, address: bytes, peer: PeerParameters, who: Identity, own: Credentials, psk: bytes | None
+    ) -> Peer:
+        """Another member, for the member at ``address``."""
+        return Peer(
+            peer.name,
+            own.identity,
+            who,
+            (member_child(address, peer.address, tuple(self.child_proposals)),),
+            (peer.address, PORT),
+            psk,
+            own.private_key,
+            own.chain,
+            own.trust,
+        )
+
+    def parameters(self, peers: tuple[Peer, ...]) -> Parameters:
+        """The endpoint's parameters."""
+        ike, child = float(self.ike_lifetime), float(self.child_lifetime)
+        timing = replace(IKE_TIMING, ike_lifetime=ike, child_lifetime=child)
+        return Parameters(tuple(self.proposals), peers, timing, IKE_LIMITS, mobike=False)
+
+
 class GroupTable(Table):
     """``[group]``."""
 
@@ -139,6 +204,7 @@ class GroupTable(Table):
     peer: list[_PeerTable] = Field(description="at least one [[group.peer]] table", min_length=1)
     arbiter: _ArbiterTable | None = Field(None, description="a table [group.arbiter]")
     numbers: _NumbersTable = Field(_NumbersTable(), description="a table [group.numbers]")
+    ike: _GroupIkeTable | None = Field(None, description="a table [group.ike]")
 
     def membership(self) -> Membership:
         """What is for the edge."""
@@ -153,8 +219,10 @@ class GroupTable(Table):
             self.realtime,
         )
 
-    def parameters(self, home_agent: bytes, key_file: KeyFile, problems: Problems) -> GroupParameters | None:
-        """What is for the core; ``None`` after a problem was added."""
+    def parameters(
+        self, home_agent: bytes, key_file: KeyFile, base: Path, problems: Problems
+    ) -> GroupParameters | None:
+        """What is for the core; ``None`` after a problem was added. Paths start at ``base``."""
         self._check_unique(home_agent, problems)
         peers = tuple(
             PeerParameters(
@@ -184,7 +252,40 @@ class GroupTable(Table):
             arbiter=self.arbiter is not None,
             extensions=self.extensions,
             numbers=numbers,
+            ike=self._ike(peers, key_file, base, problems),
         )
+
+    def _ike(
+        self, peers: tuple[PeerParameters, ...], key_file: KeyFile, base: Path, problems: Problems
+    ) -> Parameters | None:
+        """The endpoint's parameters, if SAs with any peer are negotiated."""
+        own = None if self.ike is None else self.ike.credentials(base, ["group", "ike"], problems)
+        found: dict[str, Peer] = {}
+        identities = {} if own is None else {own.identity.normal(): "group.ike"}
+        for position, (table, parameters) in enumerate(zip(self.peer, peers, strict=True)):
+            if table.ike is None:
+                continue
+            location: list[str | int] = ["group", "peer", position, "ike"]
+            if self.ike is None or own is None:
+                problems.add(location, "needs a table [group.ike]", "our own identity there")
+                continue
+            secret = table.ike.secret(own, key_file, location, problems, "[group.ike]")
+            who = table.ike.identity
+            if who is None:
+                if table.ike.keys is None:
+                    # Not whoever has a certificate is a member.
+                    problems.add([*location, "identity"], "is missing", IDENTITY_ALLOWED)
+                continue
+            where = key_path(location)
+            if identities.setdefault(who.normal(), where) != where:
+                taken = identities[who.normal()]
+                problems.add([*location, "identity"], f"is also in {taken}", "one identity for each member")
+            if secret is not None or (own.private_key is not None and own.trust is not None and own.chain):
+                try:
+                    found[parameters.name] = self.ike.peer(self.address, parameters, who, own, secret)
+                except ValueError as error:
+                    problems.add(location, str(error), "credentials that fit into a message")
+        return self.ike.parameters(tuple(found.values())) if found and self.ike is not None else None
 
     def _check_unique(self, home_agent: bytes, problems: Problems) -> None:
         members: dict[int, str] = {self.member: "group"}

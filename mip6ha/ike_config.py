@@ -215,12 +215,20 @@ class AuthenticationTable(Table):
     keys: KeyName | None = Field(None, description=_SECRET)
 
     def secret(
-        self, own: Credentials, key_file: KeyFile, location: Location, problems: Problems
+        self,
+        own: Credentials,
+        key_file: KeyFile,
+        location: Location,
+        problems: Problems,
+        table: str = "[ike]",
     ) -> bytes | None:
-        """The pre-shared key; ``None`` where certificates speak, and after a problem was added."""
+        """The pre-shared key; ``None`` where certificates speak, and after a problem was added.
+
+        ``table`` is where our own ones stand.
+        """
         if self.keys is None:
             if own.private_key is None or own.trust is None:
-                allowed = f"{_SECRET}: certificate, private_key and trust_anchors in [ike]"
+                allowed = f"{_SECRET}: certificate, private_key and trust_anchors in {table}"
                 problems.add([*location, "keys"], "is missing", allowed)
             return None
         if self.identity is None:

@@ -44,7 +44,9 @@ from .harp.parts import Parts
 from .harp.sync import Progress, Replication
 from .hellos import Hellos
 from .inquiries import Inquiries
+from .ipsec.ike.sa import Address
 from .ipsec.sad import SecurityAssociation
+from .member_keys import MemberKeys
 from .node import HomeAgent
 from .numbering import HIGHEST_FLOOR, SharedAssociations
 from .parameters import GroupParameters, HomeAgentParameters, MobileNodeParameters
@@ -130,6 +132,19 @@ class Member:
             digest=self.contexts.digest,
             send=self._send,
         )
+        self.keys: MemberKeys | None = None
+        if group.ike is not None:
+            self.keys = MemberKeys(
+                group,
+                group.ike,
+                self.channel,
+                self.neighbors,
+                random=random,
+                now=now,
+                wall=parameters.wall,
+                counters=self.counters,
+                greet=lambda identity, effects: self.hellos.answer(identity, effects, solicit=True),
+            )
         self._parts = {peer.identity: Parts() for peer in group.peers}
         self._announcements = Announcements(group.announcements_per_second)
         self._claiming_until = _FOREVER
@@ -156,6 +171,8 @@ class Member:
         effects += self.home_agent.prepare()
         self._reserve_terms(effects)
         self.hellos.say(now, effects, solicit=True)
+        if self.keys is not None:
+            self.keys.start(now)
         return effects
 
     def restore(self, contexts: Iterable[Context], now: float) -> list[Effect]:
@@ -201,10 +218,20 @@ class Member:
         if self.machine.role is Role.STOPPED:
             return effects
         try:
-            identity, message = self.channel.open(source, packet)
+            identity, spi, message = self.channel.open(source, packet)
+            if self.keys is not None:
+                self.keys.heard(identity, spi, now, effects)
             self._take(identity, message, now, effects)
         except Refused as refused:
             self.counters[f"harp_{refused.reason}"] += 1
+        return effects
+
+    def receive_member_ike(self, datagram: bytes, source: Address, now: float) -> list[Effect]:
+        """An IKE message to port 500 of our own address, from an address and port."""
+        self._note(now)
+        effects: list[Effect] = []
+        if self.keys is not None and self.machine.role is not Role.STOPPED:
+            self.keys.receive(datagram, source, now, effects)
         return effects
 
     def receive_unprotected(self) -> None:
@@ -288,6 +315,7 @@ class Member:
         journal = self.contexts.journal
         for deadline in (
             None if journal is None else journal.next_deadline(),
+            None if self.keys is None else self.keys.next_deadline(),
             self.replication.next_deadline(),
             self.home_agent.next_deadline() if self.machine.serves else None,
         ):
@@ -324,6 +352,8 @@ class Member:
             self.inquiries.ask(now, effects)
             if self.group.preempt and self.machine.active in self.neighbors:
                 self.switch.preempt(self.neighbors[self.machine.active].rank, now, effects)
+        if self.keys is not None:
+            self.keys.on_timer(now, effects)
         effects += self.flush(now)
         return effects
 
@@ -408,6 +438,7 @@ class Member:
                     "alive": neighbor.is_alive(now),
                     "active": neighbor.active,
                     "progress": self.replication.peers[identity].progress.value,
+                    "keys": "manual" if self.keys is None else self.keys.protection(identity),
                 }
                 for identity, neighbor in self.neighbors.items()
             ],
@@ -490,7 +521,13 @@ class Member:
         if not neighbor.prove(message, self.hellos.incarnation):
             self.hellos.answer(identity, effects, solicit=True)
             raise Refused("not_proved")
+        self._close(identity, effects)
+
+    def _close(self, identity: int, effects: list[Effect], *, restarted: bool = False) -> None:
+        """Believe nothing more that a peer said before what it said last."""
         self.channel.close(identity)
+        if self.keys is not None:
+            self.keys.outdate(identity, effects, restarted=restarted)
 
     def _hello(self, identity: int, hello: Hello, now: float, effects: list[Effect]) -> None:
         if hello.group != self.group.group or not hello.virtual:
@@ -498,7 +535,7 @@ class Member:
         self._learn(identity, hello.term, now, effects)
         neighbor = self.neighbors[identity]
         if neighbor.restarted(hello):
-            self.channel.close(identity)
+            self._close(identity, effects, restarted=True)
             self._check_neighbors(now, effects)
         if hello.floor > HIGHEST_FLOOR:
             self.counters["floor_bounded"] += 1

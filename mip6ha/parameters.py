@@ -81,11 +81,16 @@ class OtherHomeAgent:
 
 @dataclass(frozen=True, slots=True)
 class PeerParameters:
-    """Another member of a redundant set, and the SAs with it."""
+    """Another member of a redundant set, and the SAs with it: none where they are negotiated."""
 
     identity: int
     address: bytes
-    associations: tuple[AssociationParameters, ...]
+    associations: tuple[AssociationParameters, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is called among the peers of IKE."""
+        return f"member {self.identity}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ class GroupParameters:
     hello intervals in silence. ``start_wait`` is how long a starting member listens before it serves
     alone. ``synchronous``: an acknowledgement to a mobile node waits for the standbys. ``preempt``: become
     active when preferred, after ``hold_down``. ``arbiter``: terms are taken from one. Without
-    ``extensions`` only what the draft has is sent.
+    ``extensions`` only what the draft has is sent. ``ike`` is for SAs with peers that have none with manual
+    keys; its peers bear their names.
     """
 
     group: int
@@ -115,6 +121,7 @@ class GroupParameters:
     arbiter: bool = False
     extensions: bool = True
     numbers: Numbers = NUMBERS
+    ike: IkeParameters | None = None
 
 
 def _long_ago() -> datetime:

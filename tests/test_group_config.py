@@ -12,8 +12,13 @@ from mip6ha.cli import main
 from mip6ha.config import ConfigError, Configuration, load
 from mip6ha.group_config import ArbiterConfiguration, Membership
 from mip6ha.harp.numbers import DEFAULT
+from mip6ha.ipsec.ike.identities import Identity
+from mip6ha.ipsec.ike.parameters import Scope
 from mip6ha.ipsec.policy import Direction, Use
+from mip6ha.ipv6 import MOBILITY
 from mip6ha.wire import address
+
+from .interop.certificates import Authority, new_ecdsa_key, pem, write_key
 
 KEY = "d1c2b3a4958677685940312213f4e5d6c7b8a990"
 AGENT = """
@@ -265,3 +270,165 @@ mobile_network_prefixes = [{listed}]
     alone = tmp_path / "alone.toml"
     alone.write_text(AGENT + node(60))
     assert load(alone).parameters.mobile_nodes
+
+
+SECRET = "00112233445566778899aabbccddeeff"
+IKE = """
+[group.ike]
+identity = "ha1.example"
+"""
+NEGOTIATED = """
+[[group.peer]]
+member = 2
+address = "2001:db8:e::2"
+ike = { identity = "ha2.example", keys = "two" }
+"""
+
+
+def with_secrets(directory: Path) -> str:
+    """A group whose keys are in a file."""
+    keys = directory / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f'[two]\nsecret = "{SECRET}"\n[short]\nsecret = "0011"\n')
+    return 'keys_file = "keys"\n' + GROUP
+
+
+def with_certificates(directory: Path) -> str:
+    """A group with certificates of its own."""
+    authority, key = Authority(), new_ecdsa_key()
+    write_key(directory / "key", key)
+    (directory / "chain").write_bytes(pem(authority.issue("ha1.example", key)))
+    (directory / "anchor").write_bytes(pem(authority.certificate))
+    return GROUP + IKE + 'certificate = "chain"\nprivate_key = "key"\ntrust_anchors = ["anchor"]\n'
+
+
+def test_a_peer_with_a_pre_shared_key_beside_one_with_manual_keys(tmp_path: Path) -> None:
+    more = "ike_lifetime = 100\nchild_lifetime = 50\n"
+    configuration = loaded(tmp_path, with_secrets(tmp_path) + IKE + more, NEGOTIATED + THIRD)
+    group = configuration.group
+    assert group is not None
+    assert group.ike is not None
+    assert [len(each.associations) for each in group.peers] == [0, 2]
+    (peer,) = group.ike.peers
+    assert (peer.name, peer.address) == ("member 2", (address("2001:db8:e::2"), 500))
+    assert (peer.local, peer.remote) == (Identity(2, b"ha1.example"), Identity(2, b"ha2.example"))
+    assert peer.psk == bytes.fromhex(SECRET)
+    (child,) = peer.children
+    own, other = address("2001:db8:e::1"), address("2001:db8:e::2")
+    assert (child.use, child.local, child.remote) == (
+        Use.HARP,
+        (Scope(MOBILITY, None, own, own),),
+        (Scope(MOBILITY, None, other, other),),
+    )
+    timing = group.ike.timing
+    assert (timing.ike_lifetime, timing.child_lifetime) == (100.0, 50.0)
+    assert not group.ike.mobike
+    assert SECRET not in repr(configuration)
+    # Our own mobile nodes are another matter.
+    assert configuration.parameters.ike is None
+
+
+def test_peers_with_certificates(tmp_path: Path) -> None:
+    peers = NEGOTIATED.replace(', keys = "two"', "")
+    content = with_certificates(tmp_path)
+    group = loaded(tmp_path, content, peers).group
+    # What is read again at SIGHUP is the same, if nobody has changed it.
+    assert loaded(tmp_path, content, peers).group == group
+    assert loaded(tmp_path, with_certificates(tmp_path), peers).group != group
+    assert group is not None
+    assert group.ike is not None
+    (peer,) = group.ike.peers
+    assert peer.psk is None
+    assert peer.private_key is not None
+    assert peer.trust is not None
+    assert len(peer.chain) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (IKE, "", "group.peer[0].ike: needs a table [group.ike]; allowed: our own identity there"),
+        (
+            "ike = {",
+            f"sa = [{{ direction = 'in', spi = 800, encryption = 'aes-gcm-16', encryption_key = '{KEY}' }}]\n"
+            "ike = {",
+            "group.peer[0].ike: stands beside [[group.peer.sa]]; allowed: one of both",
+        ),
+        (
+            'ike = { identity = "ha2.example", keys = "two" }',
+            "",
+            "group.peer[0].sa: is missing; allowed: [[group.peer.sa]] tables, one in and one out, or a table "
+            "[group.peer.ike]",
+        ),
+        (
+            "ha2.example",
+            "ha1.example",
+            "group.peer[0].ike.identity: is also in group.ike; allowed: one identity for each member",
+        ),
+        (
+            'identity = "ha2.example", ',
+            "",
+            "group.peer[0].ike.identity: is missing; allowed: a domain name, ",
+        ),
+        ('"two"', '"three"', "group.peer[0].ike.keys: names no keys; allowed: a name in "),
+        (
+            '"two"',
+            '"short"',
+            "group.peer[0].ike.keys: names no secret; allowed: at least 16 octets as secret",
+        ),
+        (
+            ', keys = "two"',
+            "",
+            "group.peer[0].ike.keys: is missing; allowed: a name in keys_file, or absent where certificates "
+            "speak: certificate, private_key and trust_anchors in [group.ike]",
+        ),
+        (
+            '[group.ike]\nidentity = "ha1.example"',
+            "[group.ike]",
+            "group.ike.identity: is missing; allowed: a domain name, ",
+        ),
+        (
+            '[group.ike]\nidentity = "ha1.example"',
+            '[group.ike]\nidentity = "ha1.example"\nchild_lifetime = 9',
+            "group.ike.child_lifetime: is out of range (9); allowed: 10 to 604800 seconds",
+        ),
+        (
+            '[group.ike]\nidentity = "ha1.example"',
+            '[group.ike]\nidentity = "ha1.example"\nproposals = ["aes-gcm-16-128"]',
+            "group.ike.proposals[0]: cannot be offered (",
+        ),
+    ],
+)
+def test_one_fault_with_ike(tmp_path: Path, old: str, new: str, told: str) -> None:
+    content = with_secrets(tmp_path) + IKE + NEGOTIATED
+    assert old in content
+    (line,) = faults(tmp_path, content.replace(old, new, 1), "")
+    assert line.startswith(told)
+
+
+def test_whoever_has_a_certificate_is_no_member(tmp_path: Path) -> None:
+    peers = NEGOTIATED.replace('ike = { identity = "ha2.example", keys = "two" }', "ike = {}")
+    (line,) = faults(tmp_path, with_certificates(tmp_path), peers)
+    assert line.startswith("group.peer[0].ike.identity: is missing; allowed: a domain name, ")
+
+
+def test_two_peers_of_one_identity_or_number(tmp_path: Path) -> None:
+    content = with_secrets(tmp_path) + IKE
+    other = NEGOTIATED.replace("member = 2", "member = 3").replace("e::2", "e::3")
+    (line,) = faults(tmp_path, content, NEGOTIATED + other)
+    assert line == (
+        "group.peer[1].ike.identity: is also in group.peer[0].ike; allowed: one identity for each member"
+    )
+    other = NEGOTIATED.replace("ha2", "ha3").replace("e::2", "e::3")
+    (line,) = faults(tmp_path, content, NEGOTIATED + other)
+    assert line == "group.peer[1].member: is also in group.peer[0]; allowed: another number"
+
+
+def test_a_chain_that_fits_into_no_message(tmp_path: Path) -> None:
+    content = with_certificates(tmp_path)
+    chain = tmp_path / "chain"
+    chain.write_bytes(chain.read_bytes() * 50)
+    (line,) = faults(tmp_path, content, NEGOTIATED.replace(', keys = "two"', ""))
+    assert line.startswith(
+        "group.peer[0].ike: member 2: certificates of more than 16384 octets in all; allowed: "
+    )

@@ -1,15 +1,16 @@
 """A member of a redundant home agent set in this process.
 
-Covered: packets from and to the other members, taking over and standing down, terms on stable storage,
-planned switches on request, handing over before a stop. Not covered: who becomes active and why (``member``),
-what terms an arbiter grants (``arbiter``).
+Covered: packets and IKE messages from and to the other members, taking over and standing down, terms on
+stable storage, planned switches on request, handing over before a stop. Not covered: who becomes active and
+why (``member``), what terms an arbiter grants (``arbiter``).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -20,6 +21,7 @@ from ..effects import (
     Effect,
     Event,
     ReserveTerms,
+    SendIkeToMember,
     SendToMember,
     StandDown,
     StoreTerm,
@@ -27,9 +29,12 @@ from ..effects import (
     WriteJournal,
 )
 from ..harp.messages import ControlStatus
+from ..ipsec.ike.numbers import PORT
 from ..member import Member
 from ..parameters import GroupParameters, HomeAgentParameters
 from .control import Request, Unwilling
+from .ike_socket import IkeSocket, Received
+from .ike_views import ike_sa
 from .journal import JournalFiles, journal_key
 from .member_socket import MemberSocket, RawReader, UnprotectedSocket
 from .mobile_link import CarrierEvents, SocketReader
@@ -110,6 +115,11 @@ class MemberService(HomeAgentService):
         self._closers.append(unprotected.close)
         self._from_members = RawReader(self._members, self._heard, self._settle, self._reactor)
         self._read(self._from_members)
+        if group.ike is not None:
+            self._ike = IkeSocket(group.address, PORT, self._dataplane.counters)
+            self._closers.append(self._ike.close)
+            self._carry_out[SendIkeToMember] = self._send_ike
+            self._read(RawReader(self._ike, self._negotiate, self._settle, self._reactor))
         dropped = self._member.receive_unprotected
         self._read(RawReader(unprotected, lambda _: dropped(), lambda: None, self._reactor))
 
@@ -144,6 +154,10 @@ class MemberService(HomeAgentService):
     def _heard(self, found: tuple[bytes, bytes]) -> None:
         source, packet = found
         self._input(lambda: self._member.receive_member(source, packet, time.monotonic()))
+
+    def _negotiate(self, found: Received) -> None:
+        payload, source, _ = found
+        self._input(lambda: self._member.receive_member_ike(payload, source, time.monotonic()))
 
     def _received(self, packet: bytes) -> None:
         dataplane = self._dataplane
@@ -210,6 +224,9 @@ class MemberService(HomeAgentService):
     def _send_to_member(self, effect: SendToMember) -> None:
         self._members.send(effect.address, effect.packet)
 
+    def _send_ike(self, effect: SendIkeToMember) -> None:
+        self._ike.send(effect.datagram, self._member.group.address, (effect.address, effect.port))
+
     def _take_over(self, effect: Effect) -> None:
         self._dataplane.carry_out(effect)
         self._outcome(active=True)
@@ -220,6 +237,11 @@ class MemberService(HomeAgentService):
             self._arbiter.release()
         self._passes_on_until = time.monotonic() + _PASS_ON
         self._outcome(active=False)
+
+    def _ike_sas(self) -> Iterator[dict[str, object]]:
+        keys = self._member.keys
+        own = () if keys is None else tuple(keys.endpoint.ike_sas.values())
+        return chain(super()._ike_sas(), map(ike_sa, own))
 
     # -- planned switches --------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ class Neighbor:
     ``synchronized`` are the members that it says have all its state, ``None`` where it does not say.
     ``incarnation`` is the number of its present start, as far as heard (0: never, or it has none);
     ``proved``: it has echoed the own number, so what it says now cannot be from before the own start;
-    ``suspected``: it has said something, which may have been long ago.
+    ``suspected``: it, or somebody at its address, has said something, which may have been long ago.
     """
 
     __slots__ = (

@@ -29,6 +29,7 @@ from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.mobility import Option
 from mip6ha.wire import address, checksum, text
 
+from ..interop.certificates import Authority, new_ecdsa_key, pem, write_key
 from .conftest import PATIENCE, Namespace, asked
 
 HOME_AGENT = "2001:db8:a::1"
@@ -74,11 +75,12 @@ start_wait_ms = {start_wait}
 hold_down_ms = 50
 {more}
 """
-_PEER = """
+_OTHER = """
 [[group.peer]]
 member = {peer}
 address = "2001:db8:e::{peer}"
-
+"""
+_MANUAL = """
 [[group.peer.sa]]
 direction = "out"
 spi = 0x3{member}{peer}
@@ -91,6 +93,16 @@ spi = 0x3{peer}{member}
 encryption = "aes-gcm-16"
 keys = "harp-{peer}-{member}"
 """
+# What stands in [group.ike] and in [group.peer.ike].
+_SECRETS = (
+    'identity = "ha{member}.example"\n',
+    'identity = "ha{peer}.example"\nkeys = "ike"\n',
+)
+_CERTIFICATES = (
+    'identity = "ha{member}.example"\n'
+    'certificate = "chain"\nprivate_key = "key"\ntrust_anchors = ["anchor"]\n',
+    'identity = "ha{peer}.example"\n',
+)
 
 
 class MemberProcess:
@@ -192,6 +204,7 @@ class RedundantSet:
         self.members = {number: MemberProcess(self, number) for number in numbers}
         self._namespaces += [member.namespace for member in self.members.values()]
         self._mobile_node: MobileNode | None = None
+        self._secret = secrets.token_hex(32)
         self._keys = {
             name: secrets.token_hex(20)
             for name in ("update", "answer", *(f"harp-{a}-{b}" for a in numbers for b in numbers if a != b))
@@ -221,11 +234,16 @@ class RedundantSet:
         space.run("ip", "link", "set", bridge, "up")
         space.run("ip", "address", "add", own, "dev", bridge, "nodad")
 
-    def configure(self, more: str = "", start_wait: int = 300, arbiter: str = "") -> None:
+    def configure(
+        self, more: str = "", start_wait: int = 300, arbiter: str = "", ike: tuple[str, str] | None = None
+    ) -> None:
+        """With ``ike``, what :meth:`secrets` or :meth:`certificates` return, members negotiate their SAs."""
         for number, member in self.members.items():
             keys = member.directory / "keys"
             keys.touch(mode=0o600)
             keys.write_text("".join(f'[{name}]\nencryption = "{key}"\n' for name, key in self._keys.items()))
+            with keys.open("a") as file:
+                file.write(f'[ike]\nsecret = "{self._secret}"\n')
             content = _CONFIGURATION.format(
                 home_agent=HOME_AGENT,
                 home=HOME,
@@ -234,10 +252,27 @@ class RedundantSet:
                 start_wait=start_wait,
                 more=more,
             )
+            if ike is not None:
+                content += f"\n[group.ike]\n{ike[0]}".format(member=number)
+            peer_table = _OTHER + (_MANUAL if ike is None else f"\n[group.peer.ike]\n{ike[1]}")
             content += "".join(
-                _PEER.format(member=number, peer=peer) for peer in self.members if peer != number
+                peer_table.format(member=number, peer=peer) for peer in self.members if peer != number
             )
             member.configuration.write_text(content + arbiter)
+
+    def secrets(self) -> tuple[str, str]:
+        """The tables of members with a pre-shared key."""
+        return _SECRETS
+
+    def certificates(self) -> tuple[str, str]:
+        """The tables of members with certificates, which stand where these say."""
+        authority = Authority()
+        for number, member in self.members.items():
+            key = new_ecdsa_key()
+            write_key(member.directory / "key", key)
+            (member.directory / "chain").write_bytes(pem(authority.issue(f"ha{number}.example", key)))
+            (member.directory / "anchor").write_bytes(pem(authority.certificate))
+        return _CERTIFICATES
 
     def second_set(self) -> None:
         """Another set with the other member preferred, in the same processes."""

@@ -1,7 +1,8 @@
 """Members of one redundant set on a simulated clock and network, and a model of each one's dataplane.
 
 Messages take ``delay`` seconds. ``cut`` holds directions that lose everything, ``lose`` says which others
-are lost. Every packet to a mobile node is in ``answers``, every message in ``said``, opened.
+are lost. Every packet to a mobile node is in ``answers``, every message in ``said``, opened; where members
+negotiate their SAs, every IKE message in ``exchanged``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from mip6ha.effects import Effect
 from mip6ha.harp import messages
 from mip6ha.harp.messages import Body
 from mip6ha.ipsec import esp
-from mip6ha.ipsec.algorithms import Keys
+from mip6ha.ipsec.algorithms import Keys, Transform
+from mip6ha.ipsec.ike.numbers import PORT
+from mip6ha.ipsec.ike.parameters import Parameters as IkeParameters
 from mip6ha.ipsec.policy import Direction, Mode, Use
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.ipv6 import MOBILITY
@@ -68,6 +71,15 @@ class Said(NamedTuple):
     packet: bytes
 
 
+class Exchanged(NamedTuple):
+    """An IKE message between members, at the moment it was sent."""
+
+    time: float
+    source: int
+    destination: int
+    octets: bytes
+
+
 class Notice(NamedTuple):
     """Something a member reported."""
 
@@ -110,11 +122,14 @@ class MemberDataplane(Dataplane):
 def group_parameters(
     identity: int, members: Iterable[int], keys: Callable[[int, int], Keys], **settings: Any
 ) -> GroupParameters:
+    negotiated = settings.get("ike") is not None
     peers = tuple(
         PeerParameters(
             other,
             member_address(other),
-            (
+            ()
+            if negotiated
+            else (
                 AssociationParameters(
                     harp_spi(identity, other), Direction.OUT, Use.HARP, GCM, keys(identity, other)
                 ),
@@ -140,7 +155,8 @@ def harp_keys(source: int, destination: int) -> Keys:
 
 class World:
     """A set of ``members`` that serve ``nodes``; ``settings`` are fields of every member's group parameters,
-    ``each`` those of single ones, ``agent`` those of the home agent's parameters.
+    ``each`` those of single ones, ``agent`` those of the home agent's parameters. With ``ike``, which has the
+    parameters of a member's endpoint, the members negotiate their SAs.
     """
 
     def __init__(
@@ -151,6 +167,7 @@ class World:
         delay: float = 0.001,
         each: dict[int, dict[str, Any]] | None = None,
         agent: dict[str, Any] | None = None,
+        ike: Callable[[int], IkeParameters] | None = None,
         **settings: Any,
     ) -> None:
         self.now = 1000.0
@@ -159,7 +176,11 @@ class World:
         self.nodes = nodes
         self.groups = {
             identity: group_parameters(
-                identity, self.identities, harp_keys, **(settings | (each or {}).get(identity, {}))
+                identity,
+                self.identities,
+                harp_keys,
+                **({"ike": ike(identity)} if ike is not None else {}),
+                **(settings | (each or {}).get(identity, {})),
             )
             for identity in self.identities
         }
@@ -175,12 +196,16 @@ class World:
         self.cut: set[tuple[int, int]] = set()
         self.lose: Callable[[Said], bool] = lambda said: False
         self.late: Callable[[Said], float] = lambda said: 0.0
+        self.lose_ike: Callable[[Exchanged], bool] = lambda exchanged: False
+        self.exchanged: list[Exchanged] = []
+        self._negotiated = ike is not None
+        self._keys: dict[int, tuple[Transform, Keys]] = {}
         self.answers: list[Answer] = []
         self.said: list[Said] = []
         self.notices: list[Notice] = []
         self.claims: list[tuple[int, int]] = []
         self.used: set[tuple[int, int, bytes]] = set()
-        self._queue: list[tuple[float, int, int, int, bytes]] = []
+        self._queue: list[tuple[float, int, int, int, bytes, bool]] = []
         self._count = 0
         self._identities = {member_address(each): each for each in self.identities}
         if start:
@@ -277,9 +302,10 @@ class World:
         if self._queue and self._queue[0][0] <= due:
             if self._queue[0][0] > end:
                 return False
-            self.now, _, source, destination, packet = heappop(self._queue)
+            self.now, _, source, destination, packet, is_ike = heappop(self._queue)
             if destination in self.members and (source, destination) not in self.cut:
-                self.receive_member(source, destination, packet)
+                receive = self.receive_member_ike if is_ike else self.receive_member
+                receive(source, destination, packet)
             return True
         if due > end:
             return False
@@ -295,6 +321,12 @@ class World:
         self.carry_out(destination, member.receive_member(member_address(source), packet, self.now))
         self.flush(destination)
 
+    def receive_member_ike(self, source: int, destination: int, datagram: bytes) -> None:
+        """A member's IKE message arrives, now."""
+        there = member_address(source), PORT
+        self.carry_out(destination, self.members[destination].receive_member_ike(datagram, there, self.now))
+        self.flush(destination)
+
     def receive(self, packet: bytes, identity: int | None = None) -> None:
         """A packet to the home agent or a mobile node arrives, at the active member by default."""
         identity = self.active if identity is None else identity
@@ -306,11 +338,15 @@ class World:
 
     def carry_out(self, identity: int, found: Iterable[Effect]) -> None:
         """Do what a member asks for, in that order."""
+        self._learn_keys(identity)
         for effect in found:
             self.planes[identity].carry_out(effect)
             match effect:
                 case effects.SendToMember(destination, packet):
                     self._send(identity, self._identities[destination], packet)
+                case effects.SendIkeToMember(destination, port, datagram):
+                    assert port == PORT
+                    self._send_ike(Exchanged(self.now, identity, self._identities[destination], datagram))
                 case effects.SendPacket(packet):
                     self._use(packet)
                     self.answers.append(Answer(self.now, identity, packet))
@@ -328,14 +364,35 @@ class World:
                 assert (spi, kind, octets) not in self.used
                 self.used.add((spi, kind, octets))
 
+    def _learn_keys(self, identity: int) -> None:
+        if self._negotiated and identity in self.members:
+            for each in self.members[identity].channel.associations.database:
+                if each.direction is Direction.OUT:
+                    self._keys[each.spi] = each.transform, each.keys
+
     def _send(self, source: int, destination: int, packet: bytes) -> None:
-        said = Said(self.now, source, destination, opened(source, destination, packet), packet)
+        if self._negotiated:
+            transform, keys = self._keys[esp.spi(packet)]
+            message = opened(source, destination, packet, transform, keys)
+        else:
+            message = opened(source, destination, packet)
+        said = Said(self.now, source, destination, message, packet)
         self.said.append(said)
-        if (source, destination) in self.cut or self.lose(said):
-            return
+        if (source, destination) not in self.cut and not self.lose(said):
+            self._enqueue(source, destination, packet, self.late(said))
+
+    def _send_ike(self, exchanged: Exchanged) -> None:
+        _, source, destination, octets = exchanged
+        self.exchanged.append(exchanged)
+        if (source, destination) not in self.cut and not self.lose_ike(exchanged):
+            self._enqueue(source, destination, octets, is_ike=True)
+
+    def _enqueue(
+        self, source: int, destination: int, octets: bytes, late: float = 0.0, *, is_ike: bool = False
+    ) -> None:
         self._count += 1
-        when = self.now + self.delay + self.late(said)
-        heappush(self._queue, (when, self._count, source, destination, packet))
+        entry = (self.now + self.delay + late, self._count, source, destination, octets, is_ike)
+        heappush(self._queue, entry)
 
     def forge(self, source: int, destination: int, message: Body) -> bytes:
         """A message that ``source`` never meant to send, under its keys; not delivered."""
@@ -483,14 +540,18 @@ def context_of(member: Member, home_address: bytes) -> tuple[object, ...]:
     return known, tuple(association_of(each) for each in agent.associations.database.of(home_address))
 
 
-def plaintext(source: int, destination: int, packet: bytes) -> bytes:
-    """The Mobility Header in an ESP packet between members."""
-    octets = GCM.open(harp_keys(source, destination), packet, b"")
+def plaintext(
+    source: int, destination: int, packet: bytes, transform: Transform = GCM, keys: Keys | None = None
+) -> bytes:
+    """The Mobility Header in an ESP packet between members, by default under manual keys."""
+    octets = transform.open(keys or harp_keys(source, destination), packet, b"")
     return octets[: -2 - octets[-2]]
 
 
-def opened(source: int, destination: int, packet: bytes) -> Body:
-    octets = plaintext(source, destination, packet)
+def opened(
+    source: int, destination: int, packet: bytes, transform: Transform = GCM, keys: Keys | None = None
+) -> Body:
+    octets = plaintext(source, destination, packet, transform, keys)
     return messages.parse(octets, member_address(source), member_address(destination))
 
 

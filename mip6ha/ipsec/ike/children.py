@@ -225,7 +225,8 @@ def install(
         ours, theirs = theirs, ours
     ike_sa.children[spi_in] = child
     turn.register.child_spis[spi_in] = ike_sa.spi
-    turn.effects.append(InstallChild(ike_sa.spi, installation(ike_sa, child), theirs, ours, replaces))
+    made = installation(ike_sa, child)
+    turn.effects.append(InstallChild(ike_sa.spi, made, theirs, ours, replaces, initiator))
     turn.notice(
         "child_installed",
         ike_sa,

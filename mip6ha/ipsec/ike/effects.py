@@ -50,13 +50,17 @@ class ChildInstallation(NamedTuple):
 
 
 class InstallChild(NamedTuple):
-    """Put both SAs of a child into the SAD. ``replaces`` is the inbound SPI of the one it re-keys."""
+    """Put both SAs of a child into the SAD. ``replaces`` is the inbound SPI of the one it re-keys.
+
+    ``initiator``: the request was ours, so the other end has the child already.
+    """
 
     ike_spi: bytes
     installation: ChildInstallation
     inbound: Keys
     outbound: Keys
     replaces: int | None = None
+    initiator: bool = False
 
 
 class RemoveChild(NamedTuple):

@@ -84,7 +84,10 @@ class Peer:
     children: tuple[ChildPolicy, ...]
     address: Address | None = None
     psk: bytes | None = field(default=None, repr=False)
-    private_key: RSAPrivateKey | EllipticCurvePrivateKey | None = field(default=None, repr=False)
+    # One that was read again is another object; the chain tells whether it is another key.
+    private_key: RSAPrivateKey | EllipticCurvePrivateKey | None = field(
+        default=None, repr=False, compare=False
+    )
     chain: tuple[bytes, ...] = ()
     trust: Trust | None = None
     home_addresses: tuple[bytes, ...] = ()
