@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from netnslab.certificates import Authority, new_ecdsa_key, pem, write_key
 
 from mip6ha.cli import main
 from mip6ha.config import ConfigError, Configuration, load
@@ -17,8 +18,6 @@ from mip6ha.ipsec.ike.parameters import Scope
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipv6 import MOBILITY
 from mip6ha.wire import address
-
-from .interop.certificates import Authority, new_ecdsa_key, pem, write_key
 
 KEY = "d1c2b3a4958677685940312213f4e5d6c7b8a990"
 AGENT = """

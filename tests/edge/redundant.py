@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from netnslab.certificates import Authority, new_ecdsa_key, pem, write_key
 from pyroute2.netns import popns, pushns
 
 from mip6ha import ipv6
@@ -29,7 +30,6 @@ from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.mobility import Option
 from mip6ha.wire import address, checksum, text
 
-from ..interop.certificates import Authority, new_ecdsa_key, pem, write_key
 from .conftest import PATIENCE, Namespace, asked
 
 HOME_AGENT = "2001:db8:a::1"
