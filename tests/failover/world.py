@@ -197,6 +197,7 @@ class World:
         self.lose: Callable[[Said], bool] = lambda said: False
         self.late: Callable[[Said], float] = lambda said: 0.0
         self.lose_ike: Callable[[Exchanged], bool] = lambda exchanged: False
+        self.late_ike: Callable[[Exchanged], float] = lambda exchanged: 0.0
         self.exchanged: list[Exchanged] = []
         self._negotiated = ike is not None
         self._keys: dict[int, tuple[Transform, Keys]] = {}
@@ -385,7 +386,7 @@ class World:
         _, source, destination, octets = exchanged
         self.exchanged.append(exchanged)
         if (source, destination) not in self.cut and not self.lose_ike(exchanged):
-            self._enqueue(source, destination, octets, is_ike=True)
+            self._enqueue(source, destination, octets, self.late_ike(exchanged), is_ike=True)
 
     def _enqueue(
         self, source: int, destination: int, octets: bytes, late: float = 0.0, *, is_ike: bool = False
