@@ -90,7 +90,7 @@ class SharedAssociations(Associations):
 
         A message in transport mode waits for the acknowledgement of its context, which holds the
         reservation, so it may use a block at once; payload only one that is acknowledged, but for the first
-        of a new active member: nobody else ever uses its numbers, and a pause would be lost packets.
+        of keys that are new: otherwise a third member that never heard of it might go on below.
         """
         if association.epoch != self.epoch:
             self._renumber(association)
@@ -98,10 +98,10 @@ class SharedAssociations(Associations):
         if sequence >= limit:
             if association.reserved == limit:
                 self._reserve(association, effects)
-            waits = association.mode is Mode.TUNNEL and not self.alone and association.ahead
+            waits = association.mode is Mode.TUNNEL and not self.alone and not association.ahead
             if association.reserved == limit or (waits and association.confirmed == limit):
                 raise Refused("sequence_exhausted")
-            association.ahead = association.reserved
+            association.ahead = 0
             association.sequence = association.reserved - _block(association)
             association.limit = association.confirmed = association.reserved
         elif (
@@ -124,6 +124,7 @@ class SharedAssociations(Associations):
         self._renumber(association)
         if association.direction is Direction.OUT:
             self._reserve(association, effects)
+            association.ahead = association.reserved
         else:
             association.reserved = HORIZON
             self.wanting[association.home_address] = None

@@ -32,7 +32,7 @@ class SecurityAssociation:
     reservation, or inbound that may be accepted. ``reserved`` is what was asked for beyond it and
     ``confirmed`` what of that is acknowledged, in the numbering of ``epoch`` (see ``numbering``).
     ``ahead`` is the highest number beyond the limit that a packet with a good ICV came with, or outbound the
-    end of the last block that was begun under the present term.
+    end of a block that nobody needs to know of before it is used.
     ``iv_prefix`` is the upper 24 bits of a counter IV: member id and term, so that two members that both
     believe to be active never make the same nonce. ``window`` exists inbound only.
     """

@@ -105,21 +105,16 @@ def test_a_signalling_block_may_be_used_at_once_for_its_message_waits() -> None:
     assert found.outstanding(HOME) == []
 
 
-def test_only_the_first_payload_block_of_a_term_waits_for_nobody() -> None:
+def test_a_payload_block_waits_for_its_acknowledgement() -> None:
     found = shared()
     found.begin(0x101)
     found.alone = False
-    assert send(found, PAYLOAD)[0] == PAYLOAD_BLOCK + 1
-    assert found.wanting == {HOME: None}
-    used = association(found, PAYLOAD)
-    used.sequence = used.limit
-    found.wanting.clear()
     for _ in range(3):
         with pytest.raises(Refused, match="sequence_exhausted"):
             send(found, PAYLOAD)
     assert found.wanting == {HOME: None}
     acknowledge(found)
-    assert send(found, PAYLOAD)[0] == 3 * PAYLOAD_BLOCK + 1
+    assert send(found, PAYLOAD)[0] == PAYLOAD_BLOCK + 1
 
 
 def test_alone_nobody_is_waited_for() -> None:
@@ -149,18 +144,12 @@ def test_an_acknowledgement_of_another_epoch_confirms_nothing() -> None:
     found = shared()
     found.begin(0x101)
     found.alone = False
-    used = association(found, PAYLOAD)
-
-    def use_up() -> None:
+    with pytest.raises(Refused):
         send(found, PAYLOAD)
-        used.sequence = used.limit
-        with pytest.raises(Refused):
-            send(found, PAYLOAD)
-
-    use_up()
     outstanding = found.outstanding(HOME)
     found.begin(0x301)
-    use_up()
+    with pytest.raises(Refused):
+        send(found, PAYLOAD)
     found.confirm(outstanding)
     with pytest.raises(Refused):
         send(found, PAYLOAD)
