@@ -81,6 +81,8 @@ class TunDataplane:
 
     _forwards_on = False
     """Whether what a killed process left still forwards."""
+    lease_margin = 0.0
+    """How many seconds before the end of its lease a member stops: as long as telling the kernel may take."""
 
     def __init__(
         self, address: bytes, edge: EdgeConfiguration, anycast: frozenset[bytes] = frozenset()

@@ -45,6 +45,8 @@ class KernelDataplane(TunDataplane):
     """As :class:`TunDataplane`, with tunnels in the kernel. ``clock`` is monotonic, in seconds."""
 
     _forwards_on = True
+    # A process that is late cannot hold back what the kernel forwards by itself.
+    lease_margin = 0.25
 
     def __init__(
         self,

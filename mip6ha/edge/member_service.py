@@ -183,14 +183,15 @@ class MemberService(HomeAgentService):
         self._settle()
 
     def _answered(self, term: int, granted: bool, lease_until: float) -> None:
-        self._input(lambda: self._member.claim_answered(term, granted, lease_until, time.monotonic()))
+        until = lease_until - self._dataplane.lease_margin
+        self._input(lambda: self._member.claim_answered(term, granted, until, time.monotonic()))
         if granted and not self._dataplane.owns and self._arbiter is not None:
             # It has changed its mind meanwhile.
             self._arbiter.release()
         self._settle()
 
     def _renewed(self, lease_until: float) -> None:
-        self._member.lease_renewed(lease_until, time.monotonic())
+        self._member.lease_renewed(lease_until - self._dataplane.lease_margin, time.monotonic())
         super()._settle()
 
     def _settle(self) -> None:
