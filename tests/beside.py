@@ -19,10 +19,20 @@ _QUEUE = pytest.StashKey[ThreadPoolExecutor]()
 
 
 def turn(item: pytest.Item) -> int:
-    """First what is only computed, then what ran beside it, and with the machine for itself what measures."""
+    """The lab in another kernel measures: beside it goes what needs one processor.
+
+    Then what takes all of them, beside the other tests of that kernel; and with the machine for itself what
+    measures here.
+    """
+    if item.path.name == "test_kernel_dataplane.py":
+        return 2
+    if item.path.parent.name == "simulation":
+        return 3
     if item.get_closest_marker("kernel"):
+        return 4
+    if item.get_closest_marker("interop"):
         return 1
-    return 2 if item.get_closest_marker("netns") or item.get_closest_marker("interop") else 0
+    return 5 if item.get_closest_marker("netns") else 0
 
 
 def begin(config: pytest.Config, what: Callable[[], T]) -> Future[T]:

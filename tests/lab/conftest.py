@@ -14,7 +14,7 @@ from .kernel_runs import PERFORMED, RUNS, perform
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = [each.name for each in session.items if each.path.name == "test_kernel_dataplane.py"]
     names = [name for name in RUNS if any(f"[{name}]" in each for each in wanted)]

@@ -32,7 +32,6 @@ RUNS = {
     "restart": ("restart", *KERNEL),
     "arbiter": ("arbiter", *KERNEL),
     "IKE": ("ike-failover", *KERNEL),
-    "strongSwan": ("interop-strongswan-initiator", *KERNEL),
     "load": ("load", *KERNEL),
     "handover": ("handover", *KERNEL),
     "kernel and tun": ("handover", *KERNEL, "--mobile-dataplane", "tun"),
