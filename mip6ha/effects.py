@@ -146,13 +146,9 @@ class StandDown(NamedTuple):
 
 
 class StoreTerm(NamedTuple):
-    """Put a term on stable storage before anything is done under it.
-
-    One that is ``reserved`` may be stored soon after: a restart would not take it again in any case.
-    """
+    """Put a term on stable storage before anything is done under it."""
 
     term: int
-    reserved: bool = False
 
 
 class ReserveTerms(NamedTuple):

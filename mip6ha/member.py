@@ -665,7 +665,7 @@ class Member:
         if self.home_agent.negotiation is not None:
             self.home_agent.negotiation.endpoint.iv_prefix = self.associations.iv_prefix
         self.switch.changed(now)
-        effects += [StoreTerm(term, reserved=term <= self.machine.reserved), TakeOver()]
+        effects += [StoreTerm(term), TakeOver()]
         effects += self.home_agent.own()
         self.hellos.say(now, effects)
         for identity, neighbor in self.neighbors.items():

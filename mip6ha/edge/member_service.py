@@ -204,11 +204,7 @@ class MemberService(HomeAgentService):
     # -- effects -----------------------------------------------------------------------------------
 
     def _store_term(self, effect: StoreTerm) -> None:
-        if effect.reserved:
-            # Nobody waits for the disk: a restart would not take this term again, whether or not it is told.
-            self._later.store(lambda: self._state.store_term(effect.term), self._told)
-        else:
-            self._store("store the term", lambda: self._state.store_term(effect.term))
+        self._store("store the term", lambda: self._state.store_term(effect.term))
 
     def _reserve_terms(self, effect: ReserveTerms) -> None:
         def reserved(error: OSError | None) -> None:

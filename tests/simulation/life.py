@@ -201,8 +201,6 @@ class Life:
                 if effect.name == "switch_begins" and not self._commanded:  # type: ignore[union-attr]
                     world.checker.yields(self)
                 world.log(effect.name, self, effect.fields)  # type: ignore[union-attr]
-            elif isinstance(effect, StoreTerm) and effect.reserved:
-                world.at(world.random.uniform(0, _DISK), self._store_term, effect.term)
             elif isinstance(effect, ReserveTerms):
                 world.at(world.random.uniform(0, _DISK), self._reserve_terms, effect.limit)
             elif isinstance(effect, StoreTerm | ReserveSequences):
@@ -227,13 +225,6 @@ class Life:
                 world.arbiter.claim(self, effect.term, effect.instead_of)
 
     # -- what is stored while nobody waits ---------------------------------------------------------
-
-    def _store_term(self, term: int) -> None:
-        """The disk is done: if the process was gone before, nobody knows that it took the term."""
-        if self.alive and self.seat.host.trap_storage:
-            self.seat.host.crash("before the term that it serves under was written")
-        elif self.alive:
-            self.seat.term = max(self.seat.term, term)
 
     def _reserve_terms(self, limit: int) -> None:
         if self.alive:
