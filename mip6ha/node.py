@@ -456,11 +456,7 @@ class HomeAgent:
             self._bind(binding, outcome, effects)
         elif action is Action.REFUSE:
             self._refuse(home_address, parsed.source if parsed.home_address else None, outcome, effects)
-        elif action is Action.WAIT:
-            self.signalling.note(home_address)
         elif action is Action.PROBE:
-            # Not answered yet, but sequence number and replay window are others.
-            self.signalling.note(home_address)
             binding = self.cache.entry(home_address)
             effects += [ProbeAddress(address) for address in binding.defended]
             self._report("probing", binding, effects)
