@@ -72,6 +72,9 @@ def run_scenario(
     clean-up.
     """
     (report / "logs").mkdir(parents=True, exist_ok=True)
+    # An earlier run's would be read as this one's.
+    for old in report.glob("*-events.jsonl"):
+        old.unlink()
     began = time.monotonic()
     result: dict[str, Any] = {
         "ok": False,
