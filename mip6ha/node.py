@@ -456,7 +456,11 @@ class HomeAgent:
             self._bind(binding, outcome, effects)
         elif action is Action.REFUSE:
             self._refuse(home_address, parsed.source if parsed.home_address else None, outcome, effects)
+        elif action is Action.WAIT:
+            self.signalling.note(home_address)
         elif action is Action.PROBE:
+            # Not answered yet, but the replay window is another.
+            self.signalling.note(home_address)
             binding = self.cache.entry(home_address)
             effects += [ProbeAddress(address) for address in binding.defended]
             self._report("probing", binding, effects)
@@ -493,7 +497,7 @@ class HomeAgent:
         for binding in self.cache:
             if binding.state is State.PROBING:
                 self.withdraw(binding, Before(State.PROBING), effects)
-                self.cache.end(binding)
+                self.cache.give_up(binding)
         return effects
 
     def forward(self, binding: Binding, before: Before, effects: list[Effect]) -> bool:

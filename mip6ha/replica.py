@@ -40,7 +40,7 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
         version.term,
         version.generation,
         home_agent.name_of(home_address),
-        None if binding is None or binding.sequence < 0 else _binding_state(binding, now),
+        None if binding is None else _binding_state(binding, now),
         tuple([_association_state(each) for each in home_agent.associations.database.of(home_address)]),
         0 if peer is None else peer.timestamp,
         not home_agent.serves(home_address),
@@ -48,21 +48,24 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
     )
 
 
-def _binding_state(binding: Binding, now: float) -> BindingState:
+def _binding_state(binding: Binding, now: float) -> BindingState | None:
     # What waits for duplicate address detection was not acknowledged: it is nobody's state yet.
+    last = binding.unprobed or binding
+    if last.sequence < 0:
+        return None
     bound = binding.state is State.BOUND
     return BindingState(
         bound,
-        binding.ended,
-        binding.sequence,
-        binding.care_of_address,
-        binding.source,
-        binding.flags,
-        binding.status,
+        last.ended,
+        last.sequence,
+        last.care_of_address,
+        last.source,
+        last.flags,
+        last.status,
         binding.lifetime if bound else 0,
         max(0, int((binding.expires - now) * 1000)) if bound else 0,
         binding.prefixes if bound else (),
-        binding.fenced,
+        last.fenced,
     )
 
 

@@ -80,6 +80,11 @@ class Signalling:
         octets = messages.build(BindingRefreshRequest(), self._address, binding.home_address)
         self.send(binding.home_address, binding.care_of_address, MOBILITY, octets, effects)
 
+    def note(self, home_address: bytes) -> None:
+        """The context of a home address changed."""
+        if self.changed is not None:
+            self.changed.append(home_address)
+
     def send(
         self, home_address: bytes, via: bytes | None, protocol: int, octets: bytes, effects: list[Effect]
     ) -> None:
@@ -87,8 +92,7 @@ class Signalling:
 
         Where the SA is used up nothing is sent, and what was decided stands.
         """
-        if self.changed is not None:
-            self.changed.append(home_address)
+        self.note(home_address)
         kind = octets[2] if protocol == MOBILITY else octets[0]
         association = self._associations.database.select(
             home_address, Direction.OUT, Mode.TRANSPORT, protocol, kind

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from .messages import LIFETIME_UNIT, MobileNetworkPrefix, UpdateFlag
 
-__all__ = ["Binding", "BindingCache", "State"]
+__all__ = ["Binding", "BindingCache", "State", "Unprobed"]
 
 
 class State(Enum):
@@ -25,6 +26,18 @@ class State(Enum):
     BOUND = "bound"
 
 
+class Unprobed(NamedTuple):
+    """What an entry without a registration remembers, and has again when nothing comes of a new one."""
+
+    sequence: int
+    ended: bool
+    fenced: bool
+    care_of_address: bytes
+    source: bytes
+    flags: int
+    status: int
+
+
 class Binding:
     """What the home agent knows of one mobile node's registration.
 
@@ -35,6 +48,7 @@ class Binding:
     4 s. Moments are seconds on the injected clock, infinity for never: ``expires`` is the end of the
     registration, ``probe_ends`` that of duplicate address detection, ``refresh_at`` when to ask for a
     refresh, ``announce_at`` when to send the next of ``announcements`` unsolicited advertisements.
+    ``unprobed`` is what was before duplicate address detection began: nobody was told of anything else.
     """
 
     __slots__ = (
@@ -54,6 +68,7 @@ class Binding:
         "source",
         "state",
         "status",
+        "unprobed",
         "wakes",
     )
 
@@ -69,6 +84,21 @@ class Binding:
         self.prefixes: tuple[MobileNetworkPrefix, ...] = ()
         self.expires = self.probe_ends = self.announce_at = self.refresh_at = self.wakes = _NEVER
         self.announcements = 0
+        self.unprobed: Unprobed | None = None
+
+    def probe(self, until: float) -> None:
+        """Duplicate address detection begins; to be called before anything of the new registration stands."""
+        self.unprobed = Unprobed(
+            self.sequence,
+            self.ended,
+            self.fenced,
+            self.care_of_address,
+            self.source,
+            self.flags,
+            self.status,
+        )
+        self.state = State.PROBING
+        self.probe_ends = until
 
     @property
     def last_sequence(self) -> int:
@@ -147,11 +177,19 @@ class BindingCache:
         """End a registration; the sequence number stays."""
         if binding.state is not State.UNBOUND:
             self.registered -= 1
-        binding.state = State.UNBOUND
+        binding.state, binding.unprobed = State.UNBOUND, None
         binding.lifetime = binding.announcements = 0
         binding.expires = binding.probe_ends = binding.announce_at = binding.refresh_at = _NEVER
         if binding.prefixes:
             self.set_prefixes(binding, ())
+
+    def give_up(self, binding: Binding) -> None:
+        """End duplicate address detection as if it had never begun."""
+        before = binding.unprobed
+        self.end(binding)
+        if before is not None:
+            binding.sequence, binding.ended, binding.fenced = before[:3]
+            binding.care_of_address, binding.source, binding.flags, binding.status = before[3:]
 
     def behind(self, address: bytes) -> Binding | None:
         """The entry whose mobile network prefix covers ``address`` (RFC 3963), longest first."""

@@ -174,6 +174,9 @@ class Registrations:
         if granted * LIFETIME_UNIT > prefix.valid:
             granted = max(1, prefix.valid // LIFETIME_UNIT)
             status = Status.ACCEPTED_PREFIX_DISCOVERY_NECESSARY
+        probes = registered is None and policy.probes
+        if probes:
+            binding.probe(now + PROBE_TIME)
         binding.sequence, binding.source, binding.care_of_address = sequence, source, care_of_address
         binding.fenced = False
         # An existing registration keeps its L: what is defended does not change under way.
@@ -185,10 +188,8 @@ class Registrations:
         if prefixes != binding.prefixes:
             self.cache.set_prefixes(binding, prefixes)
         if binding.state is State.PROBING:
-            return Outcome(Action.WAIT)
-        if registered is None and policy.probes:
-            binding.state = State.PROBING
-            binding.probe_ends = now + PROBE_TIME
+            if not probes:
+                return Outcome(Action.WAIT)
             self.cache.schedule(binding)
             return Outcome(Action.PROBE)
         return self._bind(binding, before, now)
@@ -227,7 +228,7 @@ class Registrations:
     def _bind(self, binding: Binding, before: Before, now: float) -> Outcome:
         policy = self.policy
         if binding.state is not State.BOUND:
-            binding.state = State.BOUND
+            binding.state, binding.unprobed = State.BOUND, None
             binding.probe_ends = float("inf")
             if policy.announces:
                 binding.announcements = MAX_NEIGHBOR_ADVERTISEMENT - 1

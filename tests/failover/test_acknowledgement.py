@@ -202,6 +202,9 @@ def test_duplicate_address_detection_is_the_active_member_s() -> None:
     world = World(mobile_node(), agent={"duplicate_address_detection": True}).settle()
     node = world.nodes[0]
     world.receive(node.update())
+    # The standby has to know the replay window first.
+    assert not world.planes[1].probed
+    world.run(0.01)
     assert world.planes[1].probed == {node.home_address}
     world.run(0.5)
     assert world.answers == []

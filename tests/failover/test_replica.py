@@ -14,7 +14,7 @@ from msgspec import structs
 from mip6ha import replica
 from mip6ha.binding.cache import State
 from mip6ha.binding.messages import MobileNetworkPrefix
-from mip6ha.effects import DefendAddress, Effect, ReleaseAddress, SetTunnel
+from mip6ha.effects import DefendAddress, Effect, EndProbe, ReleaseAddress, SetTunnel
 from mip6ha.failover.context import AssociationState, Context, Version, encode
 from mip6ha.harp.messages import StateEntry
 from mip6ha.ipsec.policy import Use
@@ -184,10 +184,29 @@ def test_a_probe_under_way_is_nobody_s_state() -> None:
     node = mobile_node()
     place = Place(node, duplicate_address_detection=True)
     place.agent.receive(node.update(), NOW)
-    binding = place.export(node.home_address).binding
+    assert place.export(node.home_address).binding is None
+    for effect in place.agent.end_probes():
+        assert isinstance(effect, EndProbe)
+    assert place.export(node.home_address).binding is None
+
+
+def test_a_probe_under_way_leaves_what_was_before() -> None:
+    node = mobile_node()
+    place = registered(node)
+    place.receive(node.update(lifetime=0))
+    before = place.export(node.home_address).binding
+    assert before is not None
+    policy = place.agent.registrations.policy
+    place.agent.registrations.policy = replace(policy, probes=True)
+    for _ in range(2):
+        place.agent.receive(node.update(CARE_OF_2), NOW)
+        assert place.export(node.home_address).binding == before
+    place.agent.end_probes()
+    assert place.export(node.home_address).binding == before
+    # What was given up counts for nothing: the same number may come again, where another member serves.
+    binding = place.agent.cache.get(node.home_address)
     assert binding is not None
-    assert not binding.bound
-    assert binding.remaining == 0
+    assert binding.sequence == before.sequence
 
 
 def test_the_lifetime_left_is_never_more_than_what_was_granted() -> None:

@@ -56,6 +56,21 @@ def test_after_healing_one_is_active_the_one_of_the_higher_term() -> None:
     assert not world.planes[1].owns
 
 
+def test_what_was_probed_before_a_split_and_accepted_after_it_is_handed_over() -> None:
+    world = World(mobile_node(), agent={"duplicate_address_detection": True}).settle()
+    node = world.nodes[0]
+    world.receive(node.update())
+    world.run(0.5)
+    cut(world)
+    world.run(1.0)
+    assert node.open(world.answers[-1].packet).message.status == 0
+    healed(world)
+    (active,) = world.serving
+    binding = world.members[active].home_agent.cache.get(node.home_address)
+    assert binding is not None
+    assert binding.is_bound
+
+
 def test_each_side_hands_over_what_it_accepted() -> None:
     world = cut(World(mobile_node(0), mobile_node(1), mobile_node(2)).registered())
     old, new, both = world.nodes
