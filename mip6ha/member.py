@@ -299,7 +299,7 @@ class Member:
             return None
         times = [
             self.hellos.due,
-            self._announcements.deadline,
+            _FOREVER if self.machine.role is Role.YIELDING else self._announcements.deadline,
             self._claiming_until,
             self._lease_until,
             self.switch.deadline,
@@ -341,9 +341,13 @@ class Member:
         if claim is not None and claim <= now:
             self._claim(now, effects)
         if self.machine.serves:
+            yields = self.machine.role is Role.YIELDING
             for each in self.home_agent.timeouts(now):
-                effects += self._commit(each, now)
-            effects += map(AnnounceAddress, self._announcements.due(now))
+                # The other may have said already that the home link's traffic is to go to it.
+                told = [one for one in each if type(one) is not AnnounceAddress] if yields else each
+                effects += self._commit(told, now)
+            if not yields:
+                effects += map(AnnounceAddress, self._announcements.due(now))
             if self._changes:
                 # The one before may have brought them in, while this one was its standby.
                 self._reconfigure(effects, gently=True)

@@ -28,6 +28,7 @@ from ..effects import (
     TakeOver,
     WriteJournal,
 )
+from ..failover.states import Role
 from ..harp.messages import ControlStatus
 from ..ipsec.ike.numbers import PORT
 from ..member import Member
@@ -93,7 +94,7 @@ class MemberService(HomeAgentService):
         self._arbiter = self._call_arbiter(group)
         if self._dataplane.home_link is not None:
             self._watch(self._dataplane.home_link.name)
-        loop: Any = LoopingCall(self._dataplane.assert_ownership)
+        loop: Any = LoopingCall(self._assert_ownership)
         loop.clock = self._reactor
         loop.start(_ASSERT_EVERY, now=False)
         self._closers.append(loop.stop)
@@ -106,6 +107,11 @@ class MemberService(HomeAgentService):
             effects += self._member.restore(restored.contexts, time.monotonic())
             self._journal.begin()
         return effects
+
+    def _assert_ownership(self) -> None:
+        # Who yields has its place until it hears the new term, but the home link may have heard it before.
+        if self._member.machine.role is Role.ACTIVE:
+            self._dataplane.assert_ownership()
 
     def _open_sockets(self, group: GroupParameters) -> None:
         peers = tuple(peer.address for peer in group.peers)

@@ -100,6 +100,27 @@ def test_while_it_yields_a_member_takes_no_registrations() -> None:
     assert len(world.answers) == answers + 1
 
 
+def test_while_it_yields_a_member_says_nothing_to_the_home_link() -> None:
+    nodes = [mobile_node(index) for index in range(30)]
+    world = World(*nodes, announcements_per_second=100, hold_down=0.01).registered()
+    world.kill(1)
+    world.until(lambda: world.serving == [2])
+    world.start(1)
+    world.until(lambda: world.members[1].machine.eligible)
+    world.lose = lambda said: isinstance(said.message, Control) and said.source == 2
+    plane = world.planes[2]
+    plane.announced.clear()
+    assert over(world, 1) == ""
+    world.run(0.9)
+    assert world.members[2].machine.role is Role.YIELDING
+    # The successor may have been heard there already, and neighbours believe whoever speaks last.
+    assert not plane.announced
+    world.run(1.0)
+    # Nothing came of it: it goes on where it was.
+    assert world.serving == [2]
+    assert len(set(plane.announced)) > 10
+
+
 def test_the_other_claims_only_when_it_has_acknowledged_all() -> None:
     world = ready()
     world.lose = lambda said: isinstance(said.message, StateAcknowledge)
