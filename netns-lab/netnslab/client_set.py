@@ -168,8 +168,7 @@ class ClientSet:
     def fail_over(self) -> tuple[float, int]:
         """Kill the active member, and wait until the standby serves: when, and who serves."""
         shared = self.shared
-        active = shared.wait_for_any(shared.members, "active")
-        shared.wait_synchronized(active)
+        active = shared.wait_settled()
         fault = shared.kill(active)
         shared.pause(_AFTER)
         shared.wait_for_role(3 - active, "active")

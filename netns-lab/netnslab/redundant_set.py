@@ -187,7 +187,7 @@ class RedundantSet:
                 node, "cat", "/sys/class/net/eth0/address"
             ).strip()
             self.start_member(identity)
-        self.wait_synchronized(self.wait_for_any(self.members, "active"))
+        self.wait_settled()
 
     def start_member(self, identity: int) -> None:
         """Start one member; returns when it listens to its control socket."""
@@ -252,6 +252,22 @@ class RedundantSet:
             return status["role"] == "active" and running <= there
 
         return self.members[active].wait_for("synchronised standbys", ready, limit)
+
+    def wait_settled(self, limit: float = ROLE_LIMIT) -> int:
+        """Wait until some member is active and has every other one synchronised; returns which.
+
+        Who is active at first need not stay it: a busy machine may keep a member from its HELLOs.
+        """
+        end = time.monotonic() + limit
+        while True:
+            active = self.wait_for_any(self.members, "active", max(0.0, end - time.monotonic()))
+            try:
+                self.wait_synchronized(active, 1.0)
+            except ProcessFailed:
+                if time.monotonic() > end:
+                    raise
+            else:
+                return active
 
     def wait_for_any(self, identities: Iterable[int], role: str, limit: float = ROLE_LIMIT) -> int:
         """Wait until one of some members has a role; returns which."""

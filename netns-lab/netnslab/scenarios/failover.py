@@ -94,9 +94,8 @@ def _perform(run: Run, *, ike: bool = False) -> Callable[[], Outcome]:
     run.step(next(steps))
     shared.start_probes()
     # Who serves need not be who began: a fleet that registers may take more than a member can do in time.
-    active = shared.wait_for_any(shared.members, "active")
+    active = shared.wait_settled()
     standby = 3 - active
-    shared.wait_synchronized(active)
     # The member dies right after it has acknowledged something.
     last = shared.wait_acknowledged(time.monotonic())
 

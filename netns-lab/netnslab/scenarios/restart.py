@@ -56,8 +56,7 @@ class Restart:
 
 
 def _restart(shared: RedundantSet, was: str, signal: str) -> Restart:
-    active = shared.wait_for_any(shared.members, "active")
-    shared.wait_synchronized(active)
+    active = shared.wait_settled()
     member = active if was == "active" else 3 - active
     other = 3 - member
     if signal == "SIGKILL":

@@ -47,8 +47,7 @@ def _perform(run: Run) -> Callable[[], Outcome]:
     shared.pause(DWELL)
     run.step(next(steps))
     # Usually member 1 serves first; a busy machine may have caused a take-over.
-    first = shared.wait_for_any(shared.members, "active")
-    shared.wait_synchronized(first)
+    first = shared.wait_settled()
     second = 3 - first
     there = shared.command(second, "switchover")
     shared.wait_for_role(first, "standby")
