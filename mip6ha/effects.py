@@ -20,7 +20,6 @@ __all__ = [
     "ReleaseAddress",
     "RemoveTunnel",
     "ReserveSequences",
-    "ReserveTerms",
     "RoutePrefix",
     "SendIkeToMember",
     "SendPacket",
@@ -151,15 +150,6 @@ class StoreTerm(NamedTuple):
     term: int
 
 
-class ReserveTerms(NamedTuple):
-    """Put on stable storage, some time, that this member may take terms up to ``limit``.
-
-    A restart claims only above that. ``Member.terms_reserved`` says when it is there.
-    """
-
-    limit: int
-
-
 class ClaimTerm(NamedTuple):
     """Ask the arbiter for a term; the answer is ``Member.claim_answered``.
 
@@ -223,7 +213,6 @@ Effect = (
     | TakeOver
     | StandDown
     | StoreTerm
-    | ReserveTerms
     | ClaimTerm
     | WriteJournal
     | LogKeys

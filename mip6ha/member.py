@@ -18,7 +18,6 @@ from .effects import (
     ClaimTerm,
     Effect,
     ReserveSequences,
-    ReserveTerms,
     SendPacket,
     StandDown,
     StoreTerm,
@@ -68,8 +67,7 @@ class _Held(NamedTuple):
 
 
 class Member:
-    """One member of one group. ``term`` is the highest it has stored, ``floor`` the highest that it reserved
-    before, ``random`` yields octets.
+    """One member of one group. ``term`` is the highest it has stored, ``random`` yields octets.
 
     Inputs return effects, to be carried out in their order; :meth:`flush` comes after each batch of inputs.
     """
@@ -81,8 +79,6 @@ class Member:
         random: Callable[[int], bytes],
         now: float,
         term: int = 0,
-        *,
-        floor: int = 0,
     ) -> None:
         self.group = group
         members = (group.identity, *(peer.identity for peer in group.peers))
@@ -108,7 +104,6 @@ class Member:
             factor=factor,
             start_wait=group.start_wait,
             term=term,
-            floor=floor,
             now=now,
         )
         self.replication: Replication[_Held] = Replication(
@@ -169,7 +164,6 @@ class Member:
         self.machine.listen(now)
         effects: list[Effect] = [self.associations.reservation(), self.channel.associations.reservation()]
         effects += self.home_agent.prepare()
-        self._reserve_terms(effects)
         self.hellos.say(now, effects, solicit=True)
         if self.keys is not None:
             self.keys.start(now)
@@ -404,15 +398,6 @@ class Member:
         if self.machine.serves:
             self._lease_until = max(self._lease_until, lease_until)
 
-    def terms_reserved(self, limit: int) -> None:
-        """What :class:`ReserveTerms` asked for is on stable storage."""
-        self.machine.reserved = max(self.machine.reserved, limit)
-
-    def _reserve_terms(self, effects: list[Effect]) -> None:
-        limit = self.machine.lacking_terms()
-        if limit is not None:
-            effects.append(ReserveTerms(limit))
-
     def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
         """See :meth:`HomeAgent.ask_ike`; only the active member speaks for the set."""
         self._note(now)
@@ -583,7 +568,6 @@ class Member:
             self._report("higher_term", effects, member=identity, term=term)
             self._stop_serving(now, effects)
         effects.append(StoreTerm(term))
-        self._reserve_terms(effects)
 
     def _appear(self, identity: int, now: float) -> None:
         # A member without terms, by the draft alone, has nothing to hand over that could be told apart.
@@ -685,7 +669,6 @@ class Member:
         self._report("active", effects, term=term)
         if planned is not None:
             self._send(planned, Control(ControlType.SW_COMP, term=term), effects)
-        self._reserve_terms(effects)
 
     def _defended(self) -> Iterator[bytes]:
         """Every defended address, as they are when the first is wanted: not while this member takes over."""

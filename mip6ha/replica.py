@@ -355,4 +355,7 @@ def merge_counters(home_agent: HomeAgent, context: Context) -> bool:
         else:
             seen = ReplayWindow(state.size, state.counter, int.from_bytes(state.bitmap, "big"))
         changed |= association.window.merge(seen)
+        if association.mode is Mode.TUNNEL and association.window.top > association.reserved:
+            # Whoever is told next of this SA hears of the horizon alone.
+            shared.place(association, association.window.top)
     return changed

@@ -20,7 +20,6 @@ from ..effects import (
     ClaimTerm,
     Effect,
     Event,
-    ReserveTerms,
     SendIkeToMember,
     SendToMember,
     StandDown,
@@ -40,7 +39,6 @@ from .journal import JournalFiles, journal_key
 from .member_socket import MemberSocket, RawReader, UnprotectedSocket
 from .mobile_link import CarrierEvents, SocketReader
 from .service import HomeAgentService
-from .storage import LaterStorage
 
 if TYPE_CHECKING:
     from .arbiter import Arbiter
@@ -69,16 +67,12 @@ class MemberService(HomeAgentService):
             raise ValueError("the configuration has no group")
         self._waiting: list[tuple[bool, Deferred[None]]] = []
         self._passes_on_until = 0.0
-        term, floor = self._state.term(), self._state.reserved_terms()
-        member = Member(parameters, group, os.urandom, time.monotonic(), term, floor=floor)
-        self._later = LaterStorage(self._reactor)
-        self._closers.append(self._later.close)
+        member = Member(parameters, group, os.urandom, time.monotonic(), self._state.term())
         self._core = self._member = member
         self._home_agent = member.home_agent
         self._carry_out |= {
             SendToMember: self._send_to_member,
             StoreTerm: self._store_term,
-            ReserveTerms: self._reserve_terms,
             TakeOver: self._take_over,
             StandDown: self._stand_down,
         }
@@ -211,18 +205,6 @@ class MemberService(HomeAgentService):
 
     def _store_term(self, effect: StoreTerm) -> None:
         self._store("store the term", lambda: self._state.store_term(effect.term))
-
-    def _reserve_terms(self, effect: ReserveTerms) -> None:
-        def reserved(error: OSError | None) -> None:
-            self._told(error)
-            if error is None:
-                self._member.terms_reserved(effect.limit)
-
-        self._later.store(lambda: self._state.reserve_terms(effect.limit), reserved)
-
-    def _told(self, error: OSError | None) -> None:
-        if error is not None:
-            self.log.error("cannot store the term: {error}", error=error.strerror)
 
     def _send_to_member(self, effect: SendToMember) -> None:
         self._members.send(effect.address, effect.packet)

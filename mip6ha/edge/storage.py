@@ -1,7 +1,7 @@
 """What must outlive the process: small files, replaced atomically, and the lock that keeps a second one out.
 
-Covered: the reserved ESP sequence number (a restart begins above it), the highest term of a redundant set,
-terms reserved ahead, storing while nobody waits. Not covered: bindings (``journal``), keys.
+Covered: the reserved ESP sequence number (a restart begins above it), the highest term of a redundant set.
+Not covered: bindings (``journal``), keys.
 """
 
 from __future__ import annotations
@@ -9,16 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 from zlib import crc32
 
 from .errors import Unusable
 
-__all__ = ["LaterStorage", "StateDirectory", "StoredNumber", "write_atomically"]
+__all__ = ["StateDirectory", "StoredNumber", "write_atomically"]
 
 # A disk writes so much wholly or not at all.
 _SECTOR = 512
@@ -50,7 +46,6 @@ class StoredNumber:
 
     def __init__(self, path: Path, meaning: str) -> None:
         self._path = path
-        self._writing = threading.Lock()
         self.value = 0
         self._slot = 0
         try:
@@ -70,15 +65,14 @@ class StoredNumber:
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def raise_to(self, value: int) -> None:
-        """Put ``value`` on stable storage unless a higher one is there; raises ``OSError``. In any thread."""
-        with self._writing:
-            if value <= self.value:
-                return
-            octets = _sector(value)
-            if os.pwrite(self._file, octets, self._slot * _SECTOR) != len(octets):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fdatasync(self._file)
-            self.value, self._slot = value, 1 - self._slot
+        """Put ``value`` on stable storage unless a higher one is there; raises ``OSError``."""
+        if value <= self.value:
+            return
+        octets = _sector(value)
+        if os.pwrite(self._file, octets, self._slot * _SECTOR) != len(octets):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(self._file)
+        self.value, self._slot = value, 1 - self._slot
 
     def close(self) -> None:
         """Close the file."""
@@ -141,14 +135,6 @@ class StateDirectory:
         """Put ``term`` on stable storage; raises ``OSError``."""
         self._number("term", "term").raise_to(term)
 
-    def reserved_terms(self) -> int:
-        """The highest term that this member may have taken. :class:`Unusable` if it cannot be read."""
-        return self._number("terms", "reserved term").value
-
-    def reserve_terms(self, limit: int) -> None:
-        """Put ``limit`` on stable storage; raises ``OSError``."""
-        self._number("terms", "reserved term").raise_to(limit)
-
     def _number(self, name: str, meaning: str) -> StoredNumber:
         if name not in self._numbers:
             try:
@@ -156,33 +142,3 @@ class StateDirectory:
             except OSError as error:
                 raise Unusable(f"{self.path / name}: {error.strerror}") from None
         return self._numbers[name]
-
-
-class LaterStorage:
-    """A thread that waits for the disk in the reactor's place; what is asked for is done in its order."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._asked: SimpleQueue[tuple[Callable[[], None], Callable[[OSError | None], object]] | None]
-        self._asked = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="storage", daemon=True)
-        self._thread.start()
-
-    def store(self, store: Callable[[], None], done: Callable[[OSError | None], object]) -> None:
-        """Call ``store`` there, and then ``done`` here, with what went wrong if anything did."""
-        self._asked.put((store, done))
-
-    def close(self) -> None:
-        """Everything that was asked for is done on return."""
-        self._asked.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            store, done = asked
-            try:
-                store()
-            except OSError as error:
-                self._reactor.callFromThread(done, error)
-            else:
-                self._reactor.callFromThread(done, None)

@@ -19,8 +19,6 @@ __all__ = ["HIGHEST_TERM", "Machine", "epoch"]
 HIGHEST_TERM = (1 << 63) - 1
 """No set takes so many; whoever names a higher one would leave none to take."""
 
-_TERMS = 8
-
 
 def epoch(term: int) -> int:
     """The part of a term that counts take-overs."""
@@ -31,11 +29,9 @@ class Machine:
     """The role of one member in its group. Times are seconds.
 
     ``interval`` and ``factor`` are its own hello interval and failure factor; ``start_wait`` is how long it
-    listens at the start. ``floor`` is the highest term that it may have taken before; those up to
-    ``reserved`` stand on stable storage as ones that it may take. ``term`` is the highest term it knows,
-    ``active`` the id of the member active under it. ``eligible``: the active member says that this one has
-    all its state, and so it is: ``complete``, it has had all since it started. Who was restarted so fast
-    that nobody missed it is still counted in.
+    listens at the start. ``term`` is the highest term it knows, ``active`` the id of the member active under
+    it. ``eligible``: the active member says that this one has all its state, and so it is: ``complete``, it
+    has had all since it started. Who was restarted so fast that nobody missed it is still counted in.
     """
 
     def __init__(
@@ -48,7 +44,6 @@ class Machine:
         factor: float,
         start_wait: float,
         term: int,
-        floor: int = 0,
         now: float,
     ) -> None:
         self.identity = identity
@@ -59,11 +54,9 @@ class Machine:
         self.orphaned = now
         """Since when no active member is known."""
         self.instead_of: int | None = None
+        """The active member that agreed to the claim that an arbiter decides on."""
         self.detached = False
         """Its home link is down: it could not serve, and must not end the term of one that can."""
-        """The active member that agreed to the claim that an arbiter decides on."""
-        self.reserved = self._floor = floor
-        self._asked = 0
         self._rank = rank
         self._neighbors = neighbors
         self._interval = interval
@@ -143,16 +136,8 @@ class Machine:
         return self.orphaned + wait + self._place(alive) * self._interval
 
     def next_term(self) -> int:
-        """The term to claim: above all that is known, and all that was ever taken here."""
-        return epoch(max(self.term, self._floor)) + 1 << 8 | self.identity
-
-    def lacking_terms(self) -> int | None:
-        """Up to where terms are to be reserved now, so that none has to wait; ``None``: enough are."""
-        ahead = epoch(self.next_term())
-        if ahead + _TERMS // 2 <= epoch(self._asked):
-            return None
-        self._asked = ahead + _TERMS << 8 | 0xFF
-        return self._asked
+        """The term to claim: above all that is known."""
+        return epoch(self.term) + 1 << 8 | self.identity
 
     def take(self, term: int) -> None:
         """The claimed term is ours."""

@@ -7,9 +7,8 @@ import pytest
 from mip6ha.effects import AnnounceAddress, StoreTerm, TakeOver
 from mip6ha.failover.states import Role
 from mip6ha.harp.messages import Hello
-from mip6ha.member import Member
 
-from ..node.world import HOME_AGENT, seeded
+from ..node.world import HOME_AGENT
 from .world import INTERVAL, START_WAIT, World, mobile_node
 
 
@@ -48,20 +47,6 @@ def test_a_term_is_stored_before_anything_is_done_under_it() -> None:
         if isinstance(each, StoreTerm | TakeOver | AnnounceAddress)
     ]
     assert found == [StoreTerm(0x101), TakeOver(), AnnounceAddress(HOME_AGENT)]
-
-
-def test_what_was_reserved_is_not_taken_again() -> None:
-    world = World(members=1, start=False)
-    member = world.start(1)
-    limit = member.machine._asked
-    assert limit > 0x101
-    member.terms_reserved(limit)
-    world.run(START_WAIT - 0.01)
-    world.now += 0.02
-    assert StoreTerm(0x101) in member.on_timer(world.now)
-    again = Member(world.parameters(1), world.groups[1], seeded("again"), world.now, 0, floor=limit)
-    assert again.machine.term == 0
-    assert again.machine.next_term() > limit
 
 
 def test_a_start_beside_an_active_member_interrupts_nothing() -> None:

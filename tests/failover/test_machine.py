@@ -226,35 +226,3 @@ def test_a_claimed_term_is_higher_and_nobody_else_s(term: int, one: int, other: 
     assert epoch(first) == epoch(term) + 1
     assert first & 0xFF == one
     assert (first == second) == (one == other)
-
-
-def test_what_may_have_been_taken_before_a_restart_is_never_claimed_again() -> None:
-    """The term itself may not have come to the disk: what was reserved did."""
-    before = Member(2, {1: 0}, term=0x301)
-    limit = before.machine.lacking_terms()
-    assert limit is not None
-    before.machine.reserved = limit
-    taken = []
-    for _ in range(7):
-        term = before.machine.next_term()
-        assert term <= before.machine.reserved
-        before.machine.do(Event.CLAIM)
-        before.machine.take(term)
-        taken.append(term)
-        before.machine.learn(term + 0x100 - 1, 1.0)
-        more = before.machine.lacking_terms()
-        if more is not None:
-            before.machine.reserved = more
-    after = Member(2, {1: 0}, term=0x301)
-    after.machine._floor = before.machine.reserved
-    assert after.machine.term == 0x301
-    assert after.machine.next_term() > max(taken)
-    assert after.machine.next_term() & 0xFF == 2
-
-
-def test_terms_are_reserved_in_time_and_once() -> None:
-    machine = Member(2, {1: 0}).machine
-    assert machine.lacking_terms() == 0x9FF
-    assert machine.lacking_terms() is None
-    machine.term = 0x501
-    assert machine.lacking_terms() == 0xEFF

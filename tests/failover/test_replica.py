@@ -328,6 +328,14 @@ def test_merging_only_closes_windows_and_raises_reservations(
         if each.use is Use.PAYLOAD:
             limit = next(state.limit for state in other.associations if state.spi == each.spi)
             assert all(number > limit for number in found)
+    # Whoever takes over from here accepts no more than that.
+    third = Place(node, identity=3)
+    third.install(place.export(node.home_address))
+    third.agent.associations.begin(0x103)
+    for each in database:
+        if each.window is not None:
+            third.agent.associations.inbound(each.spi)
+            assert _accepted(third.window(each.spi)) <= _accepted(each.window)
     # Again it brings nothing new.
     assert not replica.merge_counters(place.agent, other)
     if not changed:

@@ -45,7 +45,7 @@ class Faults:
             (3, self._roll),
         )
         if any(group.plan.arbiter for group in world.groups):
-            self._kinds += ((10, self._cut_arbiter),)
+            self._kinds += ((20, self._cut_arbiter),)
         if world.plan.is_plain_draft:
             self._kinds = ((10, self._draft_crash), (4, self._flood), (4, self._burst))
 

@@ -27,15 +27,14 @@ Arrival = tuple["Seat", Datagram, int, str]
 class Seat:
     """A place in a group, taken by one life after another.
 
-    ``term``, ``reserved`` (terms that it may take) and ``floor`` are on stable storage.
+    ``term`` and ``floor`` are on stable storage.
     """
 
     def __init__(self, group: Group, host: Host, identity: int) -> None:
         self.group = group
         self.host = host
         self.identity = identity
-        self.term = self.reserved = 0
-        self.floor = 0
+        self.term = self.floor = 0
         self.life: Life | None = None
         self.lives = 0
         self.owns = False

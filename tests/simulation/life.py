@@ -15,7 +15,6 @@ from mip6ha.effects import (
     Effect,
     Event,
     ReserveSequences,
-    ReserveTerms,
     SendPacket,
     SendToMember,
     StandDown,
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from .world import World
 
 __all__ = ["Life"]
-
-_DISK = 0.02
-"""How long a disk takes at most, in seconds, where nobody waits for it."""
 
 
 class Life:
@@ -62,7 +58,6 @@ class Life:
             world.random.randbytes,
             now,
             seat.term,
-            floor=seat.reserved,
         )
         self.counted: frozenset[int] = frozenset()
 
@@ -201,8 +196,6 @@ class Life:
                 if effect.name == "switch_begins" and not self._commanded:  # type: ignore[union-attr]
                     world.checker.yields(self)
                 world.log(effect.name, self, effect.fields)  # type: ignore[union-attr]
-            elif isinstance(effect, ReserveTerms):
-                world.at(world.random.uniform(0, _DISK), self._reserve_terms, effect.limit)
             elif isinstance(effect, StoreTerm | ReserveSequences):
                 if host.trap_storage:
                     host.crash(f"before {type(effect).__name__} was written")
@@ -223,10 +216,3 @@ class Life:
                     world.announce(seat)
             elif isinstance(effect, ClaimTerm):
                 world.arbiter.claim(self, effect.term, effect.instead_of)
-
-    # -- what is stored while nobody waits ---------------------------------------------------------
-
-    def _reserve_terms(self, limit: int) -> None:
-        if self.alive:
-            self.seat.reserved = max(self.seat.reserved, limit)
-            self.member.terms_reserved(limit)

@@ -128,7 +128,7 @@ def _group(random: Random, number: int, hosts: int, interval: float, *, draft: b
     if number > 1 and hosts > 2 and random.random() < 0.5:
         members = tuple(sorted(random.sample(members, random.randint(2, hosts))))
     mobile_nodes = random.choices((3, 12, 40, 150), (30, 45, 20, 5))[0]
-    arbiter = not draft and number == 1 and random.random() < 0.12
+    arbiter = not draft and number == 1 and random.random() < 0.2
     return GroupPlan(
         number=number,
         hosts=members,
