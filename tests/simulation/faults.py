@@ -39,6 +39,7 @@ class Faults:
             (5, self._isolate),
             (5, self._bad_network),
             (12, self._command),
+            (8, self._command_in_vain),
             (5, self._stop),
             (4, self._flood),
             (5, self._burst),
@@ -224,6 +225,12 @@ class Faults:
             life.switchback()
         else:
             life.switchover()
+
+    def _command_in_vain(self) -> None:
+        """The path between members, or one of them, goes at some moment of a planned switch."""
+        self._command()
+        harm = self._world.random.choice((self._cut_sync, self._cut_sync, self._isolate, self._crash))
+        self._later(self._world.random.uniform(0, 0.2) * self._interval, harm)
 
     def _flood(self) -> None:
         """All mobile nodes of a group at once."""
