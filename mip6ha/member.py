@@ -25,7 +25,7 @@ from .effects import (
 )
 from .effects import Event as Notice
 from .failover.context import Context, Version
-from .failover.machine import HIGHEST_TERM, Machine
+from .failover.machine import HIGHEST_TERM, Machine, taker
 from .failover.states import Event, Role
 from .failover.takeover import Announcements
 from .harp.hello import Neighbor
@@ -553,6 +553,9 @@ class Member:
             effects.append(AnnounceAddress(self.home_agent.address))
         if self.machine.role is not Role.CLAIMING:
             self._claiming_until = _FOREVER
+        if not self.machine.serves and not hello.active and hello.term is not None:
+            # Only an active member asks a standby, and only as long as it is one.
+            self.replication.withdraw(identity)
         if hello.solicit:
             self.hellos.answer(identity, effects)
 
@@ -598,6 +601,9 @@ class Member:
             raise Refused("stale_term")
         if machine.serves and (asked is None or (not answers and self.replication.peers[identity].pulled)):
             # What it sends again while it answers has an identifier of its own.
+            raise Refused("unasked_state")
+        if not machine.serves and reply.term is not None and taker(reply.term) != identity:
+            # It answers what was asked by the active member that this one was, and may know less.
             raise Refused("unasked_state")
         # Everything is decoded before anything is applied.
         draft = self.neighbors[identity].term is None

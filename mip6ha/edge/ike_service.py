@@ -18,7 +18,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
-from twisted.internet.main import installReactor
 from twisted.logger import Logger
 
 from ..ike_config import IkeConfiguration
@@ -40,10 +39,9 @@ from ..ipsec.ike.numbers import PORT
 from ..ipsec.ike.sa import IkeSa, State
 from . import ike_views as views
 from .control import Request, UnixControl, Unwilling
-from .errors import Unusable
 from .ike_keylog import KeyLogDirectory
 from .ike_socket import IkeSockets, Received
-from .service import MonotonicReactor
+from .reactor import MonotonicReactor, new_reactor, run_reactor
 
 __all__ = ["IkeService", "run"]
 
@@ -260,26 +258,7 @@ def _is_open(ike_sa: IkeSa) -> bool:
 
 def run(configuration: IkeConfiguration) -> int:
     """Negotiate until SIGTERM or SIGINT; the exit status. Raises :class:`Unusable` where it cannot start."""
-    os.umask(0o077)
-    reactor = MonotonicReactor()
-    installReactor(reactor)
+    reactor = new_reactor()
     service = IkeService(configuration, reactor)
-    failures: list[Unusable] = []
-
-    def start() -> None:
-        try:
-            service.startService()
-        except Unusable as error:
-            failures.append(error)
-            reactor.stop()
-        except Exception:
-            service.log.failure("cannot start")
-            service.failed = True
-            reactor.stop()
-
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
-    for failure in failures:
-        raise failure
-    return 1 if service.failed else 0
+    started = run_reactor(reactor, service.startService, service.stopService, service.log)
+    return 0 if started and not service.failed else 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +42,7 @@ _FROM_ADVERTISEMENT = 9
 _GONE = frozenset((errno.ENOENT, errno.ESRCH, errno.EEXIST, errno.ENODEV, errno.EADDRNOTAVAIL))
 
 
-class MobileNetwork:
+class MobileNetwork(ABC):
     """One interface, and a device that has the home address; every change is made at once.
 
     ``prefixes`` are the mobile network's (RFC 3963), as (address, length).
@@ -92,9 +93,9 @@ class MobileNetwork:
             self._rule("add", priority, table=APPLICATION_TABLE, **rule)
         self._applications_by(self._device)
 
+    @abstractmethod
     def _prepare(self, switches: Switches) -> None:
         """Have the device, with the home address."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Remove everything of ours but a TUN, which ends with its descriptor."""

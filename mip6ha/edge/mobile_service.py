@@ -7,7 +7,6 @@ packets (``mobile_dataplane``), kernel state (``mobile_network``).
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -20,7 +19,6 @@ from typing import TextIO
 from twisted.application.service import Service
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
-from twisted.internet.main import installReactor
 from twisted.logger import Logger
 
 from ..mobile.effects import (
@@ -43,7 +41,7 @@ from .mobile_dataplane import MobileDataplane, Surroundings, TunDataplane
 from .mobile_kernel import KernelDataplane
 from .mobile_link import CarrierEvents, RouterDiscovery, SocketReader, link
 from .ndp import HomeLink, NeighborListener
-from .service import MonotonicReactor
+from .reactor import MonotonicReactor, new_reactor, run_reactor
 from .storage import StateDirectory
 from .sysctl import Switches
 
@@ -249,32 +247,13 @@ class MobileNodeService(Service):
 
 def run(configuration: MobileConfiguration) -> int:
     """Be a mobile node until SIGTERM or SIGINT; the exit status. Raises :class:`Unusable`."""
-    os.umask(0o077)
-    reactor = MonotonicReactor()
-    installReactor(reactor)
+    reactor = new_reactor()
     events = configuration.edge.events
-    failures: list[Unusable] = []
     with ExitStack() as stack:
         try:
             stream = sys.stdout if events is None else stack.enter_context(events.open("a"))
         except OSError as error:
             raise Unusable(f"events {events}: {error.strerror}") from None
         service = MobileNodeService(configuration, stream, reactor)
-
-        def start() -> None:
-            try:
-                service.startService()
-            except Unusable as error:
-                failures.append(error)
-                reactor.stop()
-            except Exception:
-                service.log.failure("cannot start")
-                service.failed = True
-                reactor.stop()
-
-        reactor.callWhenRunning(start)
-        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-        reactor.run()
-    for failure in failures:
-        raise failure
-    return 1 if service.failed else 0
+        started = run_reactor(reactor, service.startService, service.stopService, service.log)
+    return 0 if started and not service.failed else 1

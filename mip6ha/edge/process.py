@@ -12,16 +12,16 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from twisted.internet.defer import DeferredList
-from twisted.internet.main import installReactor
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from ..config import Configuration
-from .errors import Unusable
 from .journaled_service import JournaledService
 from .member_service import MemberService
-from .service import HomeAgentService, MonotonicReactor
+from .reactor import new_reactor, run_reactor
+from .service import HomeAgentService
 
 __all__ = ["run"]
 
@@ -36,11 +36,8 @@ _log = Logger()
 
 def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. Raises :class:`Unusable` where it cannot start."""
-    os.umask(0o077)
-    reactor = MonotonicReactor()
-    installReactor(reactor)
+    reactor = new_reactor()
     services: list[HomeAgentService] = []
-    failures: list[Unusable] = []
 
     def ended() -> None:
         if not any(service.running for service in services) and reactor.running:
@@ -58,33 +55,20 @@ def run(configurations: Sequence[tuple[Path, Configuration]]) -> int:
         gc.collect()
         if any(each.membership and each.membership.realtime for _, each in configurations):
             _become_realtime()
-        try:
-            for service in services:
-                service.startService()
-        except Unusable as error:
-            failures.append(error)
-            reactor.stop()
-        except Exception:
-            _log.failure("cannot start")
-            services[0].failed = True
-            reactor.stop()
-        else:
-            _spare_collections()
+        for service in services:
+            service.startService()
+        _spare_collections()
+
+    def stop() -> Deferred[Any]:
+        return DeferredList([service.stopService() for service in services])
 
     def reload() -> None:
         for service in services:
             service.reload()
 
-    # Inside the reactor, so that a signal during the start already stops cleanly.
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger(
-        "before", "shutdown", lambda: DeferredList([service.stopService() for service in services])
-    )
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload))
-    reactor.run()
-    for failure in failures:
-        raise failure
-    return 1 if any(service.failed for service in services) else 0
+    started = run_reactor(reactor, start, stop, _log)
+    return 0 if started and not any(service.failed for service in services) else 1
 
 
 def _spare_collections() -> None:

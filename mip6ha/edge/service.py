@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from twisted.application.service import Service
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import Logger
 
 from ..binding.discovery import anycast_address
@@ -35,21 +34,14 @@ from .dataplane import TunDataplane
 from .ike_keylog import KeyLogDirectory
 from .ike_views import ike_sa
 from .ndp import NeighborListener
+from .reactor import MonotonicReactor
 from .storage import StateDirectory
 from .tun import TunReader
 
-__all__ = ["HomeAgentService", "MonotonicReactor"]
+__all__ = ["HomeAgentService"]
 
 # Seconds. What fails each time it is tried must leave room for everything else.
 _AFTER_FAULT = 0.01
-
-
-class MonotonicReactor(EPollReactor):
-    """The epoll reactor on the clock that the cores use, so that setting the time of day moves no timer."""
-
-    def seconds(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
 
 
 class Core(Protocol):

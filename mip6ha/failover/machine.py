@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..harp.hello import Neighbor
 from .states import Event, Role, next_role
 
-__all__ = ["HIGHEST_TERM", "Machine", "epoch"]
+__all__ = ["HIGHEST_TERM", "Machine", "epoch", "taker"]
 
 HIGHEST_TERM = (1 << 63) - 1
 """No set takes so many; whoever names a higher one would leave none to take."""
@@ -23,6 +23,11 @@ HIGHEST_TERM = (1 << 63) - 1
 def epoch(term: int) -> int:
     """The part of a term that counts take-overs."""
     return term >> 8
+
+
+def taker(term: int) -> int:
+    """The member that serves under a term, or did."""
+    return term & 0xFF
 
 
 class Machine:

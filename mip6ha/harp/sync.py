@@ -245,6 +245,12 @@ class Replication(Generic[Held]):
 
     # -- messages ----------------------------------------------------------------------------------
 
+    def withdraw(self, identifier: int) -> None:
+        """A member wants no answer any more."""
+        peer = self.peers[identifier]
+        if peer.answering is not None:
+            self.appear(identifier, peer.appeared)
+
     def answer(self, identifier: int, request: int, home_addresses: Iterable[bytes]) -> None:
         """A member asked for the state of ``home_addresses``. A repeated request changes nothing."""
         peer = self.peers[identifier]

@@ -71,6 +71,27 @@ def test_what_was_probed_before_a_split_and_accepted_after_it_is_handed_over() -
     assert binding.is_bound
 
 
+def test_what_one_side_accepted_outlives_the_answer_of_a_standby_of_the_other() -> None:
+    world = World(mobile_node(), members=3).registered()
+    node = world.nodes[0]
+    cut(world)
+    assert answered(world, 1, node.update(CARE_OF_2)) == 0
+    # Asked while this one was active, answered under the term of another one.
+    record = world.members[3].contexts.record(node.home_address)
+    assert record is not None
+    before = world.contexts(1)
+    answer = StateReply(7, True, (record[0],), world.members[3].machine.term)
+    world.receive_member(3, 1, world.forge(3, 1, answer))
+    assert world.members[1].machine.role is Role.STANDBY
+    assert world.members[1].counters["harp_unasked_state"] == 1
+    assert world.contexts(1) == before
+    healed(world)
+    assert world.serving == [2]
+    binding = world.members[2].home_agent.cache.get(node.home_address)
+    assert binding is not None
+    assert binding.care_of_address == CARE_OF_2
+
+
 def test_each_side_hands_over_what_it_accepted() -> None:
     world = cut(World(mobile_node(0), mobile_node(1), mobile_node(2)).registered())
     old, new, both = world.nodes

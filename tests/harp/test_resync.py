@@ -229,3 +229,14 @@ def test_over_a_bad_network_all_arrives_and_nothing_is_released_before(seed: int
     assert known == sender.versions
     assert sorted(released, key=int) == list(promised)
     assert sender.replication.is_flushed(2)
+
+
+def test_nobody_is_answered_who_wants_no_answer_any_more() -> None:
+    sender = newcomer(2)
+    assert len(sender.poll()) == 1
+    sender.replication.withdraw(2)
+    assert sender.poll(10.0) == []
+    assert sender.replication.next_deadline() is None
+    # Asked again, it answers again.
+    sender.replication.answer(2, 78, [home(0)])
+    assert [message.identifier for _, message in sender.poll()] == [78]

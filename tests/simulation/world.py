@@ -168,6 +168,9 @@ class World:
             for mobile_node in group.mobile_nodes:
                 self.at(random.uniform(0, 1.5), mobile_node.refresh)
         self._until(plan.faulty + plan.settle + 10)
+        # A hold-down may have kept a member from its place until now.
+        changes = [when for group in self.groups for life in group.lives for when in life.takeovers.values()]
+        self._until(max(self.now, max(changes, default=0.0) + plan.settle))
         for group in self.groups:
             ending.in_order(group)
 
