@@ -152,7 +152,7 @@ class Contexts:
                 if replica.newer_binding(binding, here.binding):
                     adopted += replica.install_binding(self._home_agent, home_address, here.binding, self.now)
                 replica.merge_counters(self._home_agent, here)
-        elif not self._home_agent.serves(home_address):
+        elif home_address not in self._home_agent.mobile_nodes:
             # Removed here, later than this was made.
             changed = False
         else:

@@ -140,10 +140,10 @@ class JournaledHomeAgent:
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """See :meth:`HomeAgent.reconfigure`."""
-        before = [each for each in self._known if self.home_agent.serves(each)]
+        before = [each for each in self._known if each in self.home_agent.mobile_nodes]
         effects = self.home_agent.reconfigure(mobile_nodes, now)
         for each in before:
-            if self.home_agent.serves(each):
+            if each in self.home_agent.mobile_nodes:
                 self.journal.changed[each] = None
             else:
                 # Nobody is asked about it again: a restart looks at what is configured.
@@ -239,6 +239,6 @@ class JournaledHomeAgent:
         return out
 
     def _record(self, home_address: bytes) -> bytes | None:
-        if not self.home_agent.serves(home_address):
+        if home_address not in self.home_agent.mobile_nodes:
             return None
         return encode(replica.export(self.home_agent, home_address, _VERSION, self._now))

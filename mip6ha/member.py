@@ -268,7 +268,7 @@ class Member:
         standby serves what those say, and brings in its own changes when it is active itself.
         """
         self._note(now)
-        self._changes |= self.home_agent.configure(mobile_nodes)
+        self._changes |= self.home_agent.mobile_nodes.configure(mobile_nodes)
         effects: list[Effect] = []
         self._reconfigure(effects, gently=False)
         return effects

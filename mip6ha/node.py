@@ -13,19 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from . import icmpv6, ipv6, udp
 from .associations import Associations
 from .binding import messages
-from .binding.authentication import MessageAuthentication
 from .binding.cache import Binding, BindingCache, State
-from .binding.discovery import anycast_address, discovery_reply, prefix_advertisement
 from .binding.messages import (
-    BindingError,
     BindingUpdate,
-    ErrorStatus,
     MessageType,
     MobileNetworkPrefix,
     Status,
     UpdateFlag,
 )
 from .binding.registration import Action, Before, Outcome, RegistrationPolicy, Registrations
+from .discovery import Discovery
 from .effects import (
     AnnounceAddress,
     DefendAddress,
@@ -45,29 +42,22 @@ from .forwarding import Forwarding
 from .ipsec import esp
 from .ipsec.ike.endpoint import IkeEndpoint
 from .ipsec.ike.numbers import NATT_PORT, PORT
-from .ipsec.policy import Mode, Use
+from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, UDP, Packet
+from .mobile_nodes import MobileNodes
 from .mobility import message_type
 from .negotiation import Negotiation
 from .parameters import HomeAgentParameters, MobileNodeParameters
-from .rate import TokenBucket
+from .refusals import Refusals
 from .signalling import Signalling
 from .wire import Malformed, Refused, text
 
 __all__ = ["HomeAgent"]
 
-# RFC 4443 2.4(f) and RFC 6275 9.3.3: errors are rate limited.
-_ERRORS_PER_SECOND = 100
-_ERRORS_AT_ONCE = 200
-
 _ERROR_TYPES = frozenset(
     (icmpv6.DESTINATION_UNREACHABLE, icmpv6.PACKET_TOO_BIG, icmpv6.TIME_EXCEEDED, icmpv6.PARAMETER_PROBLEM)
 )
-
-
-class _UnknownBinding(Refused):
-    """A home address option without a binding: it asks for a Binding Error, status 1."""
 
 
 class HomeAgent:
@@ -108,11 +98,11 @@ class HomeAgent:
         self.forwarding = Forwarding(
             parameters.address, self.cache, self.associations, parameters.link_mtu, self.counters
         )
-        self._mobile_nodes: dict[bytes, MobileNodeParameters] = {}
-        self._configured = {each.home_address: each for each in parameters.mobile_nodes}
         self.signalling = Signalling(
             parameters.address, self.associations, self.counters, parameters.refresh_advice
         )
+        self._discovery = Discovery(parameters, self.cache, self.signalling, self.counters)
+        self._refusals = Refusals(parameters.address, self.cache, self.counters, now)
         self.negotiation: Negotiation | None = None
         if parameters.ike is not None:
             endpoint = IkeEndpoint(parameters.ike, random, now, wall=parameters.wall)
@@ -120,13 +110,12 @@ class HomeAgent:
             self.negotiation = negotiation
             self.forwarding.encapsulation = negotiation.encapsulation
             self.signalling.follows = negotiation.serves
-        for mobile_node in parameters.mobile_nodes:
-            self._admit(mobile_node)
-        self._anycast = frozenset(map(anycast_address, parameters.home_prefixes))
+        self.mobile_nodes = MobileNodes(
+            parameters.mobile_nodes, self.associations, self.forwarding, self.signalling
+        )
         self._reassembler = ipv6.Reassembler()
         self.frozen = ""
         """Why signalling is refused for the moment (a drop reason), empty when it is not."""
-        self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE, now)
 
     def collect_changes(self, changed: list[bytes]) -> None:
         """Put the home address of each mobile node whose context changes into ``changed``, from now on."""
@@ -142,7 +131,7 @@ class HomeAgent:
 
     def prepare(self) -> list[Effect]:
         """Everything of :meth:`start` that may be done before this home agent is the one that serves."""
-        return [DefendAddress(self.address), *map(DefendAddress, sorted(self._anycast))]
+        return [DefendAddress(self.address), *map(DefendAddress, sorted(self._discovery.anycast))]
 
     def own(self) -> list[Effect]:
         """Tell the home link that the home agent address is here."""
@@ -158,7 +147,7 @@ class HomeAgent:
                 self._intercept(packet, now, effects)
         except Refused as refused:
             effects[:] = [effect for effect in effects if type(effect) is ReserveSequences]
-            self._drop(refused, packet, now, effects)
+            self._refusals.drop(refused, packet, now, effects)
         return effects
 
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
@@ -211,23 +200,8 @@ class HomeAgent:
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
         """Serve exactly these mobile nodes from now on; those that stay as they were notice nothing."""
-        changes = self.configure(mobile_nodes)
-        changes |= {each: None for each in self._mobile_nodes if each not in self._configured}
-        return self.replace(changes)
-
-    def configure(
-        self, mobile_nodes: tuple[MobileNodeParameters, ...]
-    ) -> dict[bytes, MobileNodeParameters | None]:
-        """Take note of what is configured now; what that changes, for :meth:`replace`, which is not done."""
-        before = self._configured
-        self._configured = {mobile_node.home_address: mobile_node for mobile_node in mobile_nodes}
-        changes: dict[bytes, MobileNodeParameters | None] = {
-            home_address: mobile_node
-            for home_address, mobile_node in self._configured.items()
-            if before.get(home_address) != mobile_node
-        }
-        changes |= {each: None for each in before if each not in self._configured}
-        return changes
+        changes = self.mobile_nodes.configure(mobile_nodes)
+        return self.replace(changes | self.mobile_nodes.unconfigured())
 
     def replace(
         self, changes: Mapping[bytes, MobileNodeParameters | None], *, gently: bool = False
@@ -237,27 +211,18 @@ class HomeAgent:
         With ``gently`` a mobile node that has the right SAs already keeps its registration.
         """
         effects: list[Effect] = []
-        if gently:
-            for home_address, wanted in changes.items():
-                if wanted is not None and self.associations.are_made_of(home_address, wanted.associations):
-                    self._serve(wanted)
-            changes = {
-                each: wanted for each, wanted in changes.items() if self._mobile_nodes.get(each) != wanted
-            }
+        served = self.mobile_nodes
+        changes = served.changed(changes, gently=gently)
         # First all that goes: a mobile node may get an SPI that was another one's.
         before = {
             home_address: self._dismiss(home_address, effects, stays=wanted is not None)
             for home_address, wanted in changes.items()
-            if home_address in self._mobile_nodes
+            if home_address in served
         }
         for home_address, wanted in changes.items():
             if wanted is not None:
-                self._admit(wanted, before.get(home_address, ()))
+                served.admit(wanted, before.get(home_address, ()))
         return effects
-
-    def serves(self, home_address: bytes) -> bool:
-        """Whether a home address is one of a mobile node's, registered or not."""
-        return home_address in self._mobile_nodes
 
     def stop(self, now: float) -> list[Effect]:
         """Let go of every address, tunnel and route."""
@@ -265,7 +230,7 @@ class HomeAgent:
         for binding in self.cache:
             if binding.state is not State.UNBOUND:
                 self.withdraw(binding, Before(binding.state, prefixes=binding.prefixes), effects)
-        effects += [ReleaseAddress(address) for address in sorted(self._anycast)]
+        effects += [ReleaseAddress(address) for address in sorted(self._discovery.anycast)]
         effects.append(ReleaseAddress(self.address))
         return effects
 
@@ -274,19 +239,7 @@ class HomeAgent:
     def bindings(self, now: float) -> Iterator[dict[str, object]]:
         """Every registration, JSON-ready, made as it is asked for; what comes meanwhile may be left out."""
         return (
-            {
-                "home_address": text(binding.home_address),
-                "care_of_address": text(binding.care_of_address),
-                "state": binding.state.value,
-                "sequence": binding.sequence,
-                "lifetime_s": binding.lifetime * messages.LIFETIME_UNIT,
-                "expires_in_s": round(binding.expires - now, 3) if binding.is_bound else None,
-                "flags": messages.flag_names(binding.flags),
-                "mobile_network_prefixes": [
-                    f"{text(prefix)}/{length}" for prefix, length in binding.prefixes
-                ],
-                "name": self.name_of(binding.home_address),
-            }
+            _shown(binding, self.name_of(binding.home_address), now)
             for binding in list(self.cache)
             if binding.state is not State.UNBOUND
         )
@@ -299,7 +252,7 @@ class HomeAgent:
         """The home agent in a few figures."""
         return {
             "home_agent": text(self.address),
-            "mobile_nodes": len(self._mobile_nodes),
+            "mobile_nodes": len(self.mobile_nodes),
             "bindings": self.cache.registered,
             "security_associations": len(self.associations.database),
         }
@@ -329,7 +282,7 @@ class HomeAgent:
         elif next_header == UDP and self.negotiation is not None:
             self._datagram(self.negotiation, parsed, payload, now, effects)
         else:
-            self._check_home_address_option(parsed, now, effects)
+            self._refusals.check_home_address_option(parsed)
             if next_header == NO_NEXT_HEADER:
                 raise Refused("no_next_header")
             # RFC 8200 4: point at the next header field, which is the fixed header's in the simple case.
@@ -342,8 +295,7 @@ class HomeAgent:
             raise Refused("unknown_spi")
         home_address = association.home_address
         if association.mode is Mode.TUNNEL:
-            binding = self.cache.get(home_address)
-            if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
+            if not self.cache.is_at(home_address, parsed.source):
                 raise Refused("reverse_tunnel_source")
             next_header, inner = esp.unprotect(association, payload)
             if next_header != IPV6:
@@ -374,13 +326,13 @@ class HomeAgent:
             icmp = icmpv6.parse(octets, home_address, self.address)
             if icmp.type != icmpv6.MOBILE_PREFIX_SOLICITATION:
                 raise Refused("unexpected_message")
-            self._prefix_solicitation(home_address, parsed, icmp, effects)
+            self._discovery.prefixes(home_address, parsed, icmp, effects)
 
     def _datagram(
         self, negotiation: Negotiation, parsed: Packet, payload: bytes, now: float, effects: list[Effect]
     ) -> None:
         """UDP: IKE, and ESP in UDP (RFC 7296 2.23, RFC 3948)."""
-        self._check_home_address_option(parsed, now, effects)
+        self._refusals.check_home_address_option(parsed)
         datagram = udp.parse(payload, parsed.source, parsed.destination)
         if datagram.destination_port == NATT_PORT and udp.is_esp(datagram.payload):
             if udp.is_keep_alive(datagram.payload):
@@ -399,7 +351,7 @@ class HomeAgent:
         if message_type(octets) == MessageType.BINDING_UPDATE:
             self._authenticated_update(source, parsed, octets, now, effects)
             return
-        self._check_home_address_option(parsed, now, effects)
+        self._refusals.check_home_address_option(parsed)
         try:
             messages.parse(octets, source, self.address)
         except messages.UnknownMessage:
@@ -428,11 +380,9 @@ class HomeAgent:
         status = peer.check(octets, message, parsed.source, home_address)
         if status is Status.ACCEPTED:
             self._binding_update(home_address, parsed, message, now, effects)
-        elif self._errors.take(now):
+        elif self._refusals.allow(now):
             refusal = Outcome(Action.REFUSE, status, message.sequence)
             self._refuse(home_address, parsed.source if parsed.home_address else None, refusal, effects)
-        else:
-            self.counters["errors_suppressed"] += 1
 
     # -- registrations -----------------------------------------------------------------------------
 
@@ -443,10 +393,11 @@ class HomeAgent:
             # 9.5.4: the answer would go there.
             raise Refused("unanswerable_source")
         router = message.flags & UpdateFlag.MOBILE_ROUTER
-        known = self._mobile_nodes[home_address]
-        authorized = known.prefixes if router else ()
+        known = self.mobile_nodes.get(home_address)
+        authorized = known.prefixes if known is not None and router else ()
+        suspended = known is not None and known.suspended
         outcome = self.registrations.update(
-            home_address, parsed.source, message, authorized, now, suspended=known.suspended
+            home_address, parsed.source, message, authorized, now, suspended=suspended
         )
         action = outcome.action
         if message.flags & UpdateFlag.KEY_MANAGEMENT and action in (Action.BIND, Action.END):
@@ -541,7 +492,7 @@ class HomeAgent:
         self, home_address: bytes, care_of_address: bytes | None, now: float, effects: list[Effect]
     ) -> None:
         """A client's tunnel came, moved or went: it is bound as long as it has one."""
-        known = self._mobile_nodes.get(home_address)
+        known = self.mobile_nodes.get(home_address)
         if known is None or not known.client:
             return
         binding = self.cache.entry(home_address)
@@ -557,7 +508,7 @@ class HomeAgent:
                 effects += self._claim(home_address)
             self._report("connected", binding, effects)
 
-    # -- prefix and agent discovery ----------------------------------------------------------------
+    # -- ICMPv6 ------------------------------------------------------------------------------------
 
     def _icmp(self, parsed: Packet, octets: bytes, now: float, effects: list[Effect]) -> None:
         icmp = icmpv6.parse(octets, parsed.logical_source, parsed.destination)
@@ -568,44 +519,21 @@ class HomeAgent:
             home_address = parsed.home_address
             if home_address is None or self.associations.demands(home_address, ICMPV6, icmp.type):
                 raise Refused("unprotected_prefix_solicitation")
-            self._prefix_solicitation(home_address, parsed, icmp, effects)
+            self._discovery.prefixes(home_address, parsed, icmp, effects)
             return
-        self._check_home_address_option(parsed, now, effects)
+        self._refusals.check_home_address_option(parsed)
         if icmp.type == icmpv6.ECHO_REQUEST and ipv6.is_routable_unicast(parsed.source):
             self.counters["echo_requests"] += 1
             effects.append(SendPacket(icmpv6.echo_reply(icmp, self.address, parsed.source)))
         else:
             raise Refused("unexpected_message")
 
-    def _prefix_solicitation(
-        self, home_address: bytes, parsed: Packet, icmp: icmpv6.Icmp, effects: list[Effect]
-    ) -> None:
-        binding = self.cache.get(home_address)
-        if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
-            raise Refused("prefix_solicitation_without_binding")
-        prefixes = self.parameters.home_prefixes
-        octets = prefix_advertisement(icmp, self.address, home_address, prefixes)
-        self.counters["prefix_advertisements"] += 1
-        self.signalling.send(home_address, parsed.source, ICMPV6, octets, effects)
-
-    def _discover(self, packet: bytes, effects: list[Effect]) -> None:
-        parsed = ipv6.parse(packet)
-        if parsed.next_header != ICMPV6 or parsed.home_address is not None:
-            raise Refused("unexpected_message")
-        icmp = icmpv6.parse(parsed.payload, parsed.source, parsed.destination)
-        if not ipv6.is_routable_unicast(parsed.source):
-            raise Refused("unanswerable_source")
-        others = [(other.address, other.preference) for other in self.parameters.home_agents]
-        agents = [(self.address, self.parameters.preference), *others]
-        effects.append(SendPacket(discovery_reply(icmp, self.address, parsed.source, agents)))
-        self.counters["home_agent_discoveries"] += 1
-
     # -- packets to mobile nodes, and from them ----------------------------------------------------
 
     def _intercept(self, packet: bytes, now: float, effects: list[Effect]) -> None:
         destination = packet[24:40]
-        if destination in self._anycast:
-            self._discover(packet, effects)
+        if destination in self._discovery.anycast:
+            self._discovery.home_agents(packet, effects)
             return
         binding = self.cache.get(destination)
         if binding is None or not binding.is_bound:
@@ -614,67 +542,7 @@ class HomeAgent:
                 raise Refused("no_binding")
         self.forwarding.encapsulate(binding, packet, now, effects)
 
-    # -- drops and errors --------------------------------------------------------------------------
-
-    def _check_home_address_option(self, parsed: Packet, now: float, effects: list[Effect]) -> None:
-        """A home address option outside registrations must match a binding (RFC 6275 9.3.1)."""
-        home_address = parsed.home_address
-        if home_address is None:
-            return
-        binding = self.cache.get(home_address)
-        if binding is None or not binding.is_bound or binding.care_of_address != parsed.source:
-            raise _UnknownBinding("home_address_option_without_binding")
-
-    def _binding_error(self, status: ErrorStatus, parsed: Packet, now: float, effects: list[Effect]) -> None:
-        """RFC 6275 9.3.3: to the packet's source, without protection, rate limited."""
-        if not ipv6.is_routable_unicast(parsed.source) or not self._errors.take(now):
-            self.counters["errors_suppressed"] += 1
-            return
-        message = BindingError(status, parsed.home_address or bytes(16))
-        octets = messages.build(message, self.address, parsed.source)
-        effects.append(SendPacket(ipv6.build(self.address, parsed.source, MOBILITY, octets)))
-        self.counters["binding_errors"] += 1
-
-    def _drop(self, refused: Refused, packet: bytes, now: float, effects: list[Effect]) -> None:
-        """The one exit for what is not served: counted by reason, answered where an RFC says so."""
-        self.counters[refused.reason] += 1
-        if packet[24:40] != self.address:
-            return
-        if isinstance(refused, messages.UnknownMessage | _UnknownBinding):
-            unknown = isinstance(refused, messages.UnknownMessage)
-            status = ErrorStatus.UNKNOWN_MESSAGE if unknown else ErrorStatus.UNKNOWN_BINDING
-            self._binding_error(status, ipv6.parse(packet), now, effects)
-        elif isinstance(refused, Malformed) and refused.parameter_problem is not None:
-            code, offset = refused.parameter_problem, refused.offset
-            problem = icmpv6.error(icmpv6.PARAMETER_PROBLEM, code, offset, self.address, packet)
-            if problem is None:
-                return
-            if self._errors.take(now):
-                effects.append(SendPacket(problem))
-            else:
-                self.counters["errors_suppressed"] += 1
-
     # -- mobile nodes ------------------------------------------------------------------------------
-
-    def _admit(self, mobile_node: MobileNodeParameters, before: tuple[SecurityAssociation, ...] = ()) -> None:
-        home_address = mobile_node.home_address
-        self.associations.admit(home_address, mobile_node.associations, before)
-        tunnel_mode = any(each.use.mode is Mode.TUNNEL for each in mobile_node.associations)
-        self.forwarding.demand_protection(
-            home_address, demanded=tunnel_mode, negotiated=mobile_node.negotiated
-        )
-        self._serve(mobile_node)
-
-    def _serve(self, mobile_node: MobileNodeParameters) -> None:
-        home_address = mobile_node.home_address
-        self._mobile_nodes[home_address] = mobile_node
-        known, wanted = self.signalling.authentications.pop(home_address, None), mobile_node.authentication
-        # Where there is an SA for updates, nothing less will do.
-        if wanted is None or self.associations.demands(home_address, MOBILITY, MessageType.BINDING_UPDATE):
-            return
-        if known is None or not known.is_made_of(wanted.spi, wanted.key):
-            known = MessageAuthentication(wanted.spi, wanted.key)
-        self.signalling.authentications[home_address] = known
 
     def _dismiss(
         self, home_address: bytes, effects: list[Effect], *, stays: bool
@@ -690,13 +558,9 @@ class HomeAgent:
                 self.cache.end(binding)
             else:
                 self.cache.forget(binding)
-        if not stays:
-            self.signalling.authentications.pop(home_address, None)
-        self.forwarding.demand_protection(home_address, demanded=False)
         if self.negotiation is not None:
             self.negotiation.forget(home_address)
-        del self._mobile_nodes[home_address]
-        return self.associations.dismiss(home_address)
+        return self.mobile_nodes.dismiss(home_address, stays=stays)
 
     def prefixes_of(self, home_address: bytes) -> tuple[MobileNetworkPrefix, ...]:
         """The mobile network prefixes that are forwarded for a home address."""
@@ -705,23 +569,8 @@ class HomeAgent:
 
     def name_of(self, home_address: bytes) -> str:
         """The configured name of a mobile node, empty where there is none."""
-        known = self._mobile_nodes.get(home_address)
+        known = self.mobile_nodes.get(home_address)
         return known.name if known is not None else ""
-
-    def negotiated(self, home_address: bytes) -> tuple[Use, ...]:
-        """What a mobile node protects with SAs that come from IKE."""
-        known = self._mobile_nodes.get(home_address)
-        return known.negotiated if known is not None else ()
-
-    def know(self, home_address: bytes, name: str, modes: set[Mode]) -> None:
-        """Serve a mobile node whose SAs were put into the database from elsewhere, in these modes."""
-        if home_address not in self._mobile_nodes:
-            self._serve(self._configured.get(home_address) or MobileNodeParameters(home_address, name))
-        self.forwarding.demand_protection(
-            home_address,
-            demanded=Mode.TUNNEL in modes,
-            negotiated=self._mobile_nodes[home_address].negotiated,
-        )
 
     def _report(self, name: str, binding: Binding, effects: list[Effect], **more: object) -> None:
         fields: dict[str, object] = {
@@ -730,3 +579,17 @@ class HomeAgent:
             "sequence": binding.sequence,
         }
         effects.append(Event(name, fields | more))
+
+
+def _shown(binding: Binding, name: str, now: float) -> dict[str, object]:
+    return {
+        "home_address": text(binding.home_address),
+        "care_of_address": text(binding.care_of_address),
+        "state": binding.state.value,
+        "sequence": binding.sequence,
+        "lifetime_s": binding.lifetime * messages.LIFETIME_UNIT,
+        "expires_in_s": round(binding.expires - now, 3) if binding.is_bound else None,
+        "flags": messages.flag_names(binding.flags),
+        "mobile_network_prefixes": [f"{text(prefix)}/{length}" for prefix, length in binding.prefixes],
+        "name": name,
+    }

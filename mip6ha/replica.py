@@ -43,7 +43,7 @@ def export(home_agent: HomeAgent, home_address: bytes, version: Version, now: fl
         None if binding is None else _binding_state(binding, now),
         tuple([_association_state(each) for each in home_agent.associations.database.of(home_address)]),
         0 if peer is None else peer.timestamp,
-        not home_agent.serves(home_address),
+        home_address not in home_agent.mobile_nodes,
         () if home_agent.negotiation is None else home_agent.negotiation.export(home_address, now),
     )
 
@@ -159,7 +159,9 @@ def install(home_agent: HomeAgent, context: Context, now: float) -> list[Effect]
         owner.remove(home_agent.address, home_address)
         for state in context.associations:
             owner.add(home_agent.address, _association(home_agent, home_address, state))
-        home_agent.know(home_address, context.name, {Use(state.use).mode for state in context.associations})
+        home_agent.mobile_nodes.know(
+            home_address, context.name, {Use(state.use).mode for state in context.associations}
+        )
     if isinstance(home_agent.associations, SharedAssociations):
         for state in context.associations:
             if state.outbound:
@@ -216,15 +218,15 @@ def usable(home_agent: HomeAgent, contexts: Iterable[Context]) -> list[Context]:
 
 def _is_configured(home_agent: HomeAgent, context: Context) -> bool:
     """Whether a context is of a mobile node that is served, with SAs that this one has now, or may have."""
-    if context.gone or not home_agent.serves(context.home_address):
+    known = home_agent.mobile_nodes.get(context.home_address)
+    if context.gone or known is None:
         return False
-    negotiated = home_agent.negotiated(context.home_address)
-    if negotiated:
-        return all(Use(state.use) in negotiated for state in context.associations)
-    known = home_agent.associations.database.of(context.home_address)
-    return len(known) == len(context.associations) and all(
+    if known.negotiated:
+        return all(Use(state.use) in known.negotiated for state in context.associations)
+    own = home_agent.associations.database.of(context.home_address)
+    return len(own) == len(context.associations) and all(
         _is_of(one, replace(state, size=one.window.size) if one.window is not None else state)
-        for one, state in zip(known, context.associations, strict=True)
+        for one, state in zip(own, context.associations, strict=True)
     )
 
 
@@ -312,7 +314,7 @@ def install_draft(home_agent: HomeAgent, entry: StateEntry, now: float) -> list[
         entry.prefixes if bound else (),
         False,
     )
-    home_agent.know(entry.home_address, "", home_agent.associations.modes(entry.home_address))
+    home_agent.mobile_nodes.know(entry.home_address, "", home_agent.associations.modes(entry.home_address))
     if not bound and not entry.sequence and entry.care_of_address == entry.home_address:
         # There never was a registration, so there is no last sequence number.
         return install_binding(home_agent, entry.home_address, None, now)

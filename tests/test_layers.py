@@ -31,7 +31,11 @@ ALLOWED["rate"] = set()
 ALLOWED["associations"] = _CORES
 ALLOWED["forwarding"] = _CORES | {"associations", "tunnel"}
 ALLOWED["signalling"] = ALLOWED["negotiation"] = _CORES | {"associations"}
+ALLOWED["refusals"] = _CORES | {"rate"}
+ALLOWED["discovery"] = _CORES | {"signalling"}
 _CORES = ALLOWED["forwarding"] | {"forwarding", "rate", "signalling", "negotiation"}
+ALLOWED["mobile_nodes"] = _CORES
+_CORES |= {"refusals", "discovery", "mobile_nodes"}
 ALLOWED["node"] = _CORES
 ALLOWED["mobile"] = _CORES
 ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}

@@ -191,6 +191,11 @@ class BindingCache:
             binding.sequence, binding.ended, binding.fenced = before[:3]
             binding.care_of_address, binding.source, binding.flags, binding.status = before[3:]
 
+    def is_at(self, home_address: bytes, care_of_address: bytes) -> bool:
+        """Whether a home address is registered from a care-of address."""
+        binding = self.get(home_address)
+        return binding is not None and binding.is_bound and binding.care_of_address == care_of_address
+
     def behind(self, address: bytes) -> Binding | None:
         """The entry whose mobile network prefix covers ``address`` (RFC 3963), longest first."""
         number = int.from_bytes(address, "big")

@@ -29,7 +29,7 @@ def is_gone(world: World, identity: int, node: MobileNode) -> bool:
     return (
         not agent.associations.database.of(home_address)
         and agent.cache.get(home_address) is None
-        and not agent.serves(home_address)
+        and home_address not in agent.mobile_nodes
         and home_address not in tunnels
     )
 
@@ -101,9 +101,9 @@ def test_a_mobile_node_that_comes_back_is_served_everywhere_with_all_its_paramet
     world.run(0.05)
     for identity in (active, standby):
         agent = world.member(identity).home_agent
-        assert agent.serves(node.home_address)
+        assert node.home_address in agent.mobile_nodes
         assert agent.associations.are_made_of(node.home_address, node.parameters.associations)
-        assert agent._mobile_nodes[node.home_address] is node.parameters
+        assert agent.mobile_nodes.get(node.home_address) is node.parameters
     assert world.register(node).status == 0
 
 
@@ -129,7 +129,7 @@ def test_a_standby_brings_in_its_changes_when_it_is_active() -> None:
     agent = world.member(standby).home_agent
     assert not is_gone(world, standby, removed)
     # Nobody has a context of this one.
-    assert agent.serves(comes.home_address)
+    assert comes.home_address in agent.mobile_nodes
     world.kill(world.active)
     world.until(lambda: is_gone(world, standby, removed))
     assert world.register(comes).status == 0
