@@ -9,23 +9,22 @@ Not covered: hard switch with different home agent addresses, tickets, the arbit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from .channel import Channel
+from .commits import Commits, Held
 from .contexts import Contexts
 from .effects import (
     AnnounceAddress,
     ClaimTerm,
     Effect,
-    ReserveSequences,
-    SendPacket,
     StandDown,
     StoreTerm,
     TakeOver,
 )
 from .effects import Event as Notice
-from .failover.context import Context, Version
-from .failover.machine import HIGHEST_TERM, Machine, taker
+from .exchange import StateExchange
+from .failover.context import Context
+from .failover.machine import HIGHEST_TERM, Machine
 from .failover.states import Event, Role
 from .failover.takeover import Announcements
 from .harp.hello import Neighbor
@@ -37,33 +36,23 @@ from .harp.messages import (
     StateAcknowledge,
     StateReply,
     StateRequest,
-    SynchronizationStatus,
 )
-from .harp.parts import Parts
 from .harp.sync import Progress, Replication
 from .hellos import Hellos
 from .inquiries import Inquiries
 from .ipsec.ike.sa import Address
-from .ipsec.sad import SecurityAssociation
 from .member_keys import MemberKeys
 from .node import HomeAgent
 from .numbering import HIGHEST_FLOOR, SharedAssociations
 from .parameters import GroupParameters, HomeAgentParameters, MobileNodeParameters
+from .reconfiguration import Reconfiguration
 from .switching import PlannedSwitch
-from .wire import Malformed, Refused, text
+from .views import neighbor_views
+from .wire import Refused
 
 __all__ = ["Member"]
 
-_MOST_HELD = 20_000
-"""Answers that wait for standbys; beyond that mobile nodes get none until some have gone."""
 _FOREVER = float("inf")
-
-
-class _Held(NamedTuple):
-    """What waits for a generation: reservations that stand in it, effects that rely on it."""
-
-    outstanding: list[tuple[SecurityAssociation, int]]
-    effects: list[Effect]
 
 
 class Member:
@@ -86,9 +75,6 @@ class Member:
             parameters.address, random, parameters.sequence_floor, group.identity, max(members)
         )
         self.home_agent = HomeAgent(parameters, random, now, self.associations)
-        self._changed: list[bytes] = []
-        self._changes: dict[bytes, MobileNodeParameters | None] = {}
-        self.home_agent.collect_changes(self._changed)
         self.counters = self.home_agent.counters
         self.channel = Channel(group, random, parameters.sequence_floor)
         interval, factor = group.hello_interval, group.failure_factor
@@ -106,7 +92,7 @@ class Member:
             term=term,
             now=now,
         )
-        self.replication: Replication[_Held] = Replication(
+        self.replication: Replication[Held] = Replication(
             tuple(self.neighbors), self.contexts.record, timeout=group.retransmission
         )
         self.hellos = Hellos(
@@ -140,7 +126,24 @@ class Member:
                 counters=self.counters,
                 greet=lambda identity, effects: self.hellos.answer(identity, effects, solicit=True),
             )
-        self._parts = {peer.identity: Parts() for peer in group.peers}
+        self._exchange = StateExchange(
+            self.machine,
+            self.neighbors,
+            self.contexts,
+            self.replication,
+            self.inquiries,
+            counters=self.counters,
+            send=self._send,
+        )
+        self._commits = Commits(
+            self.home_agent,
+            self.associations,
+            self.contexts,
+            self.replication,
+            synchronous=group.synchronous,
+            may_answer=lambda: self.machine.serves and self._lease_until > self.contexts.now,
+        )
+        self._reconfiguration = Reconfiguration(self.home_agent, self.machine, self.contexts)
         self._announcements = Announcements(group.announcements_per_second)
         self._claiming_until = _FOREVER
         self._lease_until = _FOREVER
@@ -198,12 +201,8 @@ class Member:
         if not self.machine.serves or self._lease_until <= now:
             self.counters["not_active"] += 1
             return []
-        if self.replication.holding > _MOST_HELD and not self.home_agent.frozen:
-            self.home_agent.frozen = "standby_too_slow"
-        effects = self.home_agent.receive(packet, now)
-        if not self._changed and not self.associations.wanting:
-            return effects
-        return self._commit(effects, now)
+        self._commits.bound()
+        return self._commits.commit(self.home_agent.receive(packet, now), self.machine.term)
 
     def receive_member(self, source: bytes, packet: bytes, now: float) -> list[Effect]:
         """An ESP packet (from its SPI on) from another member's address to ours."""
@@ -237,7 +236,7 @@ class Member:
         self._note(now)
         if not self.machine.serves:
             return []
-        return self._commit(self.home_agent.address_conflict(address, now), now)
+        return self._commits.commit(self.home_agent.address_conflict(address, now), self.machine.term)
 
     def flush(self, now: float) -> list[Effect]:
         """Send what the inputs since the last call have changed, grouped."""
@@ -262,30 +261,12 @@ class Member:
         return effects
 
     def reconfigure(self, mobile_nodes: tuple[MobileNodeParameters, ...], now: float) -> list[Effect]:
-        """Take note of what mobile nodes are configured now.
-
-        The active member's word counts for the set: what its configuration changes, its contexts say. A
-        standby serves what those say, and brings in its own changes when it is active itself.
-        """
+        """See :meth:`Reconfiguration.configure`."""
         self._note(now)
-        self._changes |= self.home_agent.mobile_nodes.configure(mobile_nodes)
         effects: list[Effect] = []
-        self._reconfigure(effects, gently=False)
-        return effects
-
-    def _reconfigure(self, effects: list[Effect], *, gently: bool) -> None:
-        serves = self.machine.serves
-        changes = {
-            home_address: wanted
-            for home_address, wanted in self._changes.items()
-            if serves or self.contexts.version(home_address) is None
-        }
-        for home_address in changes:
-            del self._changes[home_address]
-        effects += self.home_agent.replace(changes, gently=gently)
-        for home_address in changes if serves else ():
-            self.contexts.grow(home_address, self.machine.term)
+        for home_address in self._reconfiguration.configure(mobile_nodes, effects):
             self.replication.change(home_address)
+        return effects
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
@@ -339,12 +320,11 @@ class Member:
             for each in self.home_agent.timeouts(now):
                 # The other may have said already that the home link's traffic is to go to it.
                 told = [one for one in each if type(one) is not AnnounceAddress] if yields else each
-                effects += self._commit(told, now)
+                effects += self._commits.commit(told, self.machine.term)
             if not yields:
                 effects += map(AnnounceAddress, self._announcements.due(now))
-            if self._changes:
-                # The one before may have brought them in, while this one was its standby.
-                self._reconfigure(effects, gently=True)
+            for home_address in self._reconfiguration.bring_in(effects):
+                self.replication.change(home_address)
         if self.hellos.due <= now:
             self.hellos.say(now, effects)
             self.inquiries.ask(now, effects)
@@ -404,7 +384,7 @@ class Member:
         if not self.machine.serves:
             return False, []
         found, effects = self.home_agent.ask_ike(home_address, what, now)
-        return found, self._commit(effects, now)
+        return found, self._commits.commit(effects, self.machine.term)
 
     def status(self, now: float) -> dict[str, object]:
         """The member in a few figures, JSON-ready."""
@@ -420,83 +400,36 @@ class Member:
             "degraded": machine.serves and self.replication.alone,
             "contexts": len(self.contexts),
             "waiting": self.replication.holding,
-            "members": [
-                {
-                    "member": identity,
-                    "address": text(neighbor.address),
-                    "alive": neighbor.is_alive(now),
-                    "active": neighbor.active,
-                    "progress": self.replication.peers[identity].progress.value,
-                    "keys": "manual" if self.keys is None else self.keys.protection(identity),
-                }
-                for identity, neighbor in self.neighbors.items()
-            ],
+            "members": neighbor_views(
+                self.neighbors.values(),
+                lambda identity: self.replication.peers[identity].progress.value,
+                lambda identity: "manual" if self.keys is None else self.keys.protection(identity),
+                now,
+            ),
         }
-
-    # -- contexts ----------------------------------------------------------------------------------
-
-    def _commit(self, effects: list[Effect], now: float) -> list[Effect]:
-        """A context changed: its next generation goes out, and the effects wait for it."""
-        wanting = self.associations.wanting
-        homes = dict.fromkeys(self._changed) | wanting if wanting else dict.fromkeys(self._changed)
-        if not homes:
-            return effects
-        changed = self._changed[0] if self._changed else None
-        self._changed.clear()
-        wanting.clear()
-        out: list[Effect] = []
-        held: list[Effect] = []
-        if changed is None or not self.group.synchronous:
-            out = effects
-        else:
-            for each in effects:
-                # A reservation on stable storage is nobody else's business.
-                (out if type(each) is ReserveSequences else held).append(each)
-        for home_address in homes:
-            version = self.contexts.grow(home_address, self.machine.term)
-            self.replication.change(home_address)
-            item = _Held(self.associations.outstanding(home_address), held if home_address == changed else [])
-            if not self.replication.hold(home_address, version, [item]):
-                self._let_go([item], out)
-                self.counters["commits_alone"] += 1
-        return out
-
-    def version(self, home_address: bytes) -> Version | None:
-        """The version of a mobile node's context here."""
-        return self.contexts.version(home_address)
-
-    def _let_go(self, items: list[_Held], effects: list[Effect]) -> None:
-        serves = self.machine.serves and self._lease_until > self.contexts.now
-        for outstanding, held in items:
-            self.associations.confirm(outstanding)
-            if serves:
-                effects += held
-            else:
-                effects += [each for each in held if not isinstance(each, SendPacket | AnnounceAddress)]
-        if self.home_agent.frozen == "standby_too_slow" and self.replication.holding < _MOST_HELD // 2:
-            self.home_agent.frozen = ""
 
     # -- messages of other members -----------------------------------------------------------------
 
     def _take(self, identity: int, message: Body, now: float, effects: list[Effect]) -> None:
-        kind = type(message)
         neighbor = self.neighbors[identity]
         if self.group.extensions and not neighbor.proved:
             self._prove(neighbor, message, now, effects)
-        if kind is Hello:
-            self._hello(identity, message, now, effects)  # type: ignore[arg-type]
-        elif kind is StateReply:
-            self._state_reply(identity, message, now, effects)  # type: ignore[arg-type]
-        elif kind is StateAcknowledge:
-            self._let_go(self.replication.acknowledge(identity, message, now), effects)  # type: ignore[arg-type]
-        elif kind is StateRequest:
-            self._state_request(identity, message, effects)  # type: ignore[arg-type]
-        elif kind is Control:
-            self._learn(identity, message.term, now, effects)  # type: ignore[union-attr]
-            if self.switch.take(identity, message, now, effects):  # type: ignore[arg-type]
-                self._claim(now, effects, planned=identity)
-        else:
-            raise Refused("unexpected_message")
+        match message:
+            case Hello():
+                self._hello(identity, message, now, effects)
+            case StateReply():
+                self._learn(identity, message.term, now, effects)
+                self._exchange.told(identity, message, now, effects)
+            case StateAcknowledge():
+                self._commits.let_go(self.replication.acknowledge(identity, message, now), effects)
+            case StateRequest():
+                self._exchange.asked(identity, message)
+            case Control():
+                self._learn(identity, message.term, now, effects)
+                if self.switch.take(identity, message, now, effects):
+                    self._claim(now, effects, planned=identity)
+            case _:
+                raise Refused("unexpected_message")
 
     def _prove(self, neighbor: Neighbor, message: Body, now: float, effects: list[Effect]) -> None:
         """The own windows are new: only a member that has heard of this start of ours speaks after it."""
@@ -577,67 +510,6 @@ class Member:
         pull_first = self.machine.serves and self.neighbors[identity].term is not None
         self.replication.appear(identity, now, pull_first=pull_first)
 
-    def _state_request(self, identity: int, request: StateRequest, effects: list[Effect]) -> None:
-        peer = self.replication.peers[identity]
-        if peer.progress is Progress.ABSENT:
-            raise Refused("request_of_absent_member")
-        if identity == self.machine.active and self.neighbors[identity].term is None:
-            # It asks whoever is new to it, and does not say so in any other way.
-            self.machine.complete = False
-        if peer.answering == request.identifier:
-            return
-        self.replication.doubt(identity)
-        lacking = self.contexts.lacking(request.home_addresses, request.digest)
-        self.replication.answer(identity, request.identifier, lacking)
-
-    def _state_reply(self, identity: int, reply: StateReply, now: float, effects: list[Effect]) -> None:
-        """Apply the contexts of an active member, or merge what another one had that we lack."""
-        self._learn(identity, reply.term, now, effects)
-        machine = self.machine
-        asked = self.inquiries.asked(identity)
-        answers = asked == reply.identifier
-        if reply.term is not None and reply.term < machine.term:
-            # Also what answers: a member that has not heard of our term may accept more under its own.
-            raise Refused("stale_term")
-        if machine.serves and (asked is None or (not answers and self.replication.peers[identity].pulled)):
-            # What it sends again while it answers has an identifier of its own.
-            raise Refused("unasked_state")
-        if not machine.serves and reply.term is not None and taker(reply.term) != identity:
-            # It answers what was asked by the active member that this one was, and may know less.
-            raise Refused("unasked_state")
-        # Everything is decoded before anything is applied.
-        draft = self.neighbors[identity].term is None
-        parts = self._parts[identity]
-        entries = [each for each in map(parts.join, reply.entries) if each is not None]
-        contexts = [self.contexts.read(entry, draft=draft) for entry in entries]
-        if len(entries) < len(reply.entries):
-            if reply.acknowledge:
-                # Nothing is acknowledged, so that all of it comes again.
-                raise Refused("context_part_missing")
-            return
-        statuses = []
-        for entry, context in zip(entries, contexts, strict=True):
-            status = SynchronizationStatus.SUCCESS
-            try:
-                if context is None:
-                    if not machine.serves:
-                        self.contexts.apply_draft(entry, effects)
-                    elif self.contexts.merge_draft(entry, effects):
-                        self.replication.change(entry.home_address)
-                elif machine.serves:
-                    if self.contexts.merge(context, machine.term, effects):
-                        self.replication.change(entry.home_address)
-                else:
-                    self.contexts.apply(context, effects)
-            except Malformed as bad:
-                self.counters[f"harp_{bad.reason}"] += 1
-                status = SynchronizationStatus.UNSPECIFIED
-            statuses.append((int(status), entry.home_address))
-        if answers:
-            self.inquiries.answered(identity, now, whole=not reply.entries)
-        if reply.acknowledge:
-            self._send(identity, StateAcknowledge(reply.identifier, tuple(statuses)), effects)
-
     # -- roles -------------------------------------------------------------------------------------
 
     def _claim(self, now: float, effects: list[Effect], planned: int | None = None) -> None:
@@ -686,7 +558,7 @@ class Member:
         """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
         effects.append(StandDown())
         self.switch.changed(now)
-        self._let_go(self.replication.abandon(), effects)
+        self._commits.let_go(self.replication.abandon(), effects)
         effects += self.home_agent.end_probes()
         for identity, peer in self.replication.peers.items():
             if peer.progress is not Progress.ABSENT:
@@ -701,25 +573,21 @@ class Member:
 
         What waits to be read may be a HELLO. A timer fires in every hello interval of one's own.
         """
-        if now - self.contexts.now > 1.5 * self.group.hello_interval:
-            self._forgive_own_pause(now)
+        before = self.contexts.now
+        if now - before > 1.5 * self.group.hello_interval:
+            for neighbor in self.neighbors.values():
+                neighbor.forgive(before, now)
         self.contexts.now = now
-
-    def _forgive_own_pause(self, now: float) -> None:
-        for neighbor in self.neighbors.values():
-            silence = self.group.failure_factor * neighbor.interval
-            if now - self.contexts.now > silence / 2 and neighbor.is_alive(self.contexts.now):
-                neighbor.heard = max(neighbor.heard, now - silence + neighbor.interval)
 
     def _check_neighbors(self, now: float, effects: list[Effect]) -> None:
         for identity, neighbor in self.neighbors.items():
             if self.replication.peers[identity].progress is Progress.ABSENT or neighbor.is_alive(now):
                 continue
-            self._let_go(self.replication.vanish(identity), effects)
+            self._commits.let_go(self.replication.vanish(identity), effects)
             self.inquiries.forget(identity)
             self._report("member_failed", effects, member=identity)
         for identity in self.replication.stalled(now):
-            self._let_go(self.replication.mute(identity), effects)
+            self._commits.let_go(self.replication.mute(identity), effects)
             self.counters["standby_stalled"] += 1
         self.machine.check(now)
         self.associations.alone = self.replication.alone

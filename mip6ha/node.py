@@ -51,6 +51,7 @@ from .negotiation import Negotiation
 from .parameters import HomeAgentParameters, MobileNodeParameters
 from .refusals import Refusals
 from .signalling import Signalling
+from .views import binding_view
 from .wire import Malformed, Refused, text
 
 __all__ = ["HomeAgent"]
@@ -239,7 +240,7 @@ class HomeAgent:
     def bindings(self, now: float) -> Iterator[dict[str, object]]:
         """Every registration, JSON-ready, made as it is asked for; what comes meanwhile may be left out."""
         return (
-            _shown(binding, self.name_of(binding.home_address), now)
+            binding_view(binding, self.name_of(binding.home_address), now)
             for binding in list(self.cache)
             if binding.state is not State.UNBOUND
         )
@@ -579,17 +580,3 @@ class HomeAgent:
             "sequence": binding.sequence,
         }
         effects.append(Event(name, fields | more))
-
-
-def _shown(binding: Binding, name: str, now: float) -> dict[str, object]:
-    return {
-        "home_address": text(binding.home_address),
-        "care_of_address": text(binding.care_of_address),
-        "state": binding.state.value,
-        "sequence": binding.sequence,
-        "lifetime_s": binding.lifetime * messages.LIFETIME_UNIT,
-        "expires_in_s": round(binding.expires - now, 3) if binding.is_bound else None,
-        "flags": messages.flag_names(binding.flags),
-        "mobile_network_prefixes": [f"{text(prefix)}/{length}" for prefix, length in binding.prefixes],
-        "name": name,
-    }

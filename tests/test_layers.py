@@ -35,7 +35,8 @@ ALLOWED["refusals"] = _CORES | {"rate"}
 ALLOWED["discovery"] = _CORES | {"signalling"}
 _CORES = ALLOWED["forwarding"] | {"forwarding", "rate", "signalling", "negotiation"}
 ALLOWED["mobile_nodes"] = _CORES
-_CORES |= {"refusals", "discovery", "mobile_nodes"}
+ALLOWED["views"] = {"wire", "binding", "harp"}
+_CORES |= {"refusals", "discovery", "mobile_nodes", "views"}
 ALLOWED["node"] = _CORES
 ALLOWED["mobile"] = _CORES
 ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}
@@ -48,7 +49,9 @@ ALLOWED["contexts"] = ALLOWED["replica"] | {"replica", "journaling"}
 ALLOWED["journaled"] = ALLOWED["contexts"] | {"journaling"}
 ALLOWED["hellos"] = ALLOWED["inquiries"] = _CORES
 ALLOWED["member"] = ALLOWED["contexts"] | {"channel", "contexts", "switching", "journaling"}
-ALLOWED["member"] |= {"hellos", "inquiries", "member_keys"}
+ALLOWED["reconfiguration"] = ALLOWED["contexts"] | {"contexts"}
+ALLOWED["commits"] = ALLOWED["exchange"] = ALLOWED["member"] | {"inquiries"}
+ALLOWED["member"] |= {"hellos", "inquiries", "member_keys", "commits", "exchange", "reconfiguration"}
 _OUTSIDE = _CORES | {"mobile", "node", "member", "tables", "group_config", "config", "mobile_config", ""}
 _OUTSIDE |= {"ike_config", "journaled"}
 ALLOWED["tables"] = _CORES

@@ -69,6 +69,12 @@ class Neighbor:
         """Whether it was heard recently enough."""
         return now < self.fails_at
 
+    def forgive(self, before: float, now: float) -> None:
+        """Nobody listened from ``before`` until ``now``: it has one more interval to be heard in."""
+        silence = self._factor * self.interval
+        if now - before > silence / 2 and self.is_alive(before):
+            self.heard = max(self.heard, now - silence + self.interval)
+
     def take(self, hello: Hello, now: float) -> bool:
         """Take in a HELLO; ``False`` for one that is not newer than the last, which changes nothing.
 

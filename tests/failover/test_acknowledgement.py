@@ -161,7 +161,7 @@ def test_refusals_wait_too_for_they_move_the_window() -> None:
 
 
 def test_a_flood_is_refused_before_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mip6ha.member._MOST_HELD", 10)
+    monkeypatch.setattr("mip6ha.commits._MOST_HELD", 10)
     world = World(mobile_node()).registered()
     node, member = world.nodes[0], world.members[1]
     world.lose = lambda said: type(said.message) is StateAcknowledge

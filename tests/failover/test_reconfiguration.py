@@ -47,7 +47,7 @@ def test_a_removed_mobile_node_is_gone_on_every_member() -> None:
     for identity in (1, 2):
         assert is_gone(world, identity, first)
         assert not is_gone(world, identity, second)
-    versions = {world.member(identity).version(first.home_address) for identity in (1, 2)}
+    versions = {world.member(identity).contexts.version(first.home_address) for identity in (1, 2)}
     assert len(versions) == 1
     assert world.is_settled()
     world.kill(world.active)
@@ -143,7 +143,8 @@ def test_what_the_active_member_brought_in_before_ends_no_registration() -> None
     reload(world, world.standby, renamed)
     standby = world.member(world.standby)
     world.kill(world.active)
-    world.until(lambda: standby.machine.serves and not standby._changes)
+    world.until(lambda: standby.machine.serves)
+    world.run(0.05)
     binding = standby.home_agent.cache.get(node.home_address)
     assert binding is not None
     assert binding.state is State.BOUND
@@ -154,10 +155,10 @@ def test_removal_is_a_version_like_any_other() -> None:
     node = mobile_node()
     world = World(node).registered()
     active = world.member(world.active)
-    before = active.version(node.home_address)
+    before = active.contexts.version(node.home_address)
     assert before is not None
     reload(world, world.active)
-    assert active.version(node.home_address) == Version(before.term, before.generation + 1)
+    assert active.contexts.version(node.home_address) == Version(before.term, before.generation + 1)
     record = active.contexts.record(node.home_address)
     assert record is not None
     context = active.contexts.read(record[0], draft=False)

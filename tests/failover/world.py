@@ -486,7 +486,7 @@ class World:
         return (
             (machine.role, machine.term, machine.active, machine.eligible, machine.orphaned),
             (plane.tunnels.copy(), plane.defended.copy(), plane.routes.copy(), plane.term, plane.owns),
-            {home_address: member.version(home_address) for home_address in self.contexts(identity)},
+            {home_address: member.contexts.version(home_address) for home_address in self.contexts(identity)},
             self.contexts(identity),
             member.contexts.digest(),
             {

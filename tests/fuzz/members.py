@@ -191,13 +191,13 @@ class Round:
     def deliver(self, packet: bytes, message: Body | None) -> None:
         world = self.world
         member = world.members[self.target]
-        before, versions = self.states(), {each: member.version(each) for each in self.states()}
+        before, versions = self.states(), {each: member.contexts.version(each) for each in self.states()}
         served = member.machine.serves
         world.receive_member(self.source, self.target, packet)
         entries = {each.home_address: each for each in getattr(message, "entries", ())}
         for home_address, state in self.states().items():
             old = before.get(home_address)
-            if state == old and member.version(home_address) == versions.get(home_address):
+            if state == old and member.contexts.version(home_address) == versions.get(home_address):
                 continue
             self.found["changed"] += 1
             entry = entries[home_address]
@@ -213,7 +213,7 @@ class Round:
                 self.merged(old, context, state)
             else:
                 assert _lasting(state) == _lasting(context)
-                assert member.version(home_address) == context.version
+                assert member.contexts.version(home_address) == context.version
         world.check()
 
     @staticmethod

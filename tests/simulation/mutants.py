@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from mip6ha import replica
 from mip6ha.associations import Associations
 from mip6ha.effects import Effect
+from mip6ha.exchange import StateExchange
 from mip6ha.failover.context import AssociationState
 from mip6ha.failover.machine import Machine
 from mip6ha.harp.hello import Neighbor
@@ -23,7 +24,6 @@ from mip6ha.harp.messages import Hello
 from mip6ha.harp.sync import Replication
 from mip6ha.ipsec.policy import Direction
 from mip6ha.ipsec.sad import SecurityAssociation, counter_limit
-from mip6ha.member import Member
 from mip6ha.node import HomeAgent
 from mip6ha.numbering import SharedAssociations
 
@@ -67,14 +67,15 @@ def _serves_on(stack: ExitStack) -> None:
 
 
 def _takes_stale_state(stack: ExitStack) -> None:
-    """State under a lower term than the one known is applied."""
-    original: Callable[..., None] = Member._state_reply
+    """State under a lower term than the one known is applied, whoever's it is."""
+    original: Callable[..., None] = StateExchange._check
 
-    def reply(self: Member, identity: int, message: Any, now: float, effects: list[Effect]) -> None:
-        term = max(message.term or 0, self.machine.term)
-        original(self, identity, message._replace(term=term), now, effects)
+    def check(self: StateExchange, identity: int, reply: Any, *, answers: bool) -> None:
+        if self._machine.serves:
+            term = max(reply.term or 0, self._machine.term)
+            original(self, identity, reply._replace(term=term), answers=answers)
 
-    stack.enter_context(patch.object(Member, "_state_reply", reply))
+    stack.enter_context(patch.object(StateExchange, "_check", check))
 
 
 def _no_window(stack: ExitStack) -> None:

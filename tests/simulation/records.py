@@ -39,7 +39,7 @@ class Records:
     def took_over(self, life: Life) -> None:
         """All contexts that a member has not changed itself are such as somebody sent."""
         for home_address in life.seat.group.by_home_address:
-            version = life.member.version(home_address)
+            version = life.member.contexts.version(home_address)
             if version is not None and self._installed.get((life, home_address)) == version:
                 self._compare(life, home_address, version)
 
@@ -59,7 +59,7 @@ class Records:
         known = self._exported.get((group.plan.number, context.home_address, context.version), ())
         if _lasting(context) not in known:
             raise Violation("R2", f"{life} applies what nobody exported: {_named(group, context)}")
-        had = life.member.version(context.home_address)
+        had = life.member.contexts.version(context.home_address)
         if had is not None and context.version <= had:
             raise Violation("R5", f"{life} replaces {had} by the older {context.version}")
         if self.delivering is not None and not life.member.machine.serves:
