@@ -187,20 +187,16 @@ class TunDataplane:
             TunDataplane.flush(self)
 
         undo.callback(remove)
-        tables = KernelTables(FIRST_TABLE + edge.group)
-        undo.callback(tables.close)
-
-        def select(*, selected: bool) -> None:
-            self._switch_rules(tables, selected=selected)
-
-        selection = Selection(select)
+        self._selected = KernelTables(FIRST_TABLE + edge.group)
+        undo.callback(self._selected.close)
+        selection = Selection(self._switch_rules)
         undo.callback(selection.close)
         return selection
 
-    def _switch_rules(self, tables: KernelTables, *, selected: bool) -> None:
+    def _switch_rules(self, *, selected: bool) -> None:
         """Have the routes looked into for what comes from anywhere, or not: in the selection's thread."""
-        tables.look_up(add=selected)
-        tables.flush()
+        self._selected.look_up(add=selected)
+        self._selected.flush()
 
     def _own(self) -> None:
         self.owns = True

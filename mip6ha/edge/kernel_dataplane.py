@@ -25,7 +25,7 @@ from .features import kernel_features
 from .kernel_messages import NETLINK_ROUTE, add_rule, remove_rule
 from .kernel_tunnels import Comparison, KernelTunnels
 from .kernel_watch import KernelWatch
-from .netlink import MAIN_TABLE, KernelTables
+from .netlink import MAIN_TABLE
 from .netlink_messages import Conversation, Message, Overrun
 from .selection import Selection
 from .tunnel_device import TunnelDevice
@@ -71,6 +71,9 @@ class KernelDataplane(TunDataplane):
         }
 
     def _prepare(self, edge: EdgeConfiguration, undo: ExitStack) -> Selection | None:
+        # Of the selection's thread, which must not share a conversation.
+        self._rules = Conversation(NETLINK_ROUTE)
+        undo.callback(self._rules.close)
         selection = super()._prepare(edge, undo)
         group = edge.group or 0
         self.kernel = Conversation(NETLINK_ROUTE)
@@ -104,15 +107,10 @@ class KernelDataplane(TunDataplane):
         undo.callback(self._tunnels.clear)
         return selection
 
-    def _switch_rules(self, tables: KernelTables, *, selected: bool) -> None:
-        super()._switch_rules(tables, selected=selected)
+    def _switch_rules(self, *, selected: bool) -> None:
+        super()._switch_rules(selected=selected)
         change = add_rule if selected else remove_rule
-        # In the thread of the selection, which must not share a conversation.
-        kernel = Conversation(NETLINK_ROUTE)
-        try:
-            kernel.send([change(self.device.from_anywhere)])
-        finally:
-            kernel.close()
+        self._rules.send([change(self.device.from_anywhere)])
 
     def _ensure(self) -> set[str]:
         made, failed = self.device.ensure()
@@ -177,6 +175,12 @@ class KernelDataplane(TunDataplane):
             self.counters[f"netlink_{failure}"] += 1
 
     # -- looking after it --------------------------------------------------------------------------
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The sockets by which this process changes the kernel itself."""
+        own = (self.kernel.port, self._rules.port, self._tables.port)
+        return own if self._selection is None else (*own, self._selected.port)
 
     @property
     def suspect(self) -> bool:

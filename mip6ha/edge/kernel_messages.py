@@ -7,6 +7,7 @@ requests to list them. Not covered: when any of it is wanted (``kernel_tunnels``
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -188,16 +189,16 @@ def device_of(message: Message) -> int | None:
     return int.from_bytes(message.body[4:8], "little") if len(message.body) >= 8 else -1
 
 
-def others_only(port: int) -> bytes:
-    """A program for a socket of notifications: no routes of other origin, nothing that ``port`` did itself.
+def others_only(ports: Sequence[int]) -> bytes:
+    """A program for a socket of notifications: no routes of other origin, nothing that ``ports`` did.
 
     A netlink header is in host order, and loaded as if it were in network order.
     """
     load_word, load_half, load_octet, equal, give_back = 0x20, 0x28, 0x30, 0x15, 0x06
-    own = int.from_bytes(port.to_bytes(4, "little"), "big")
+    own = [int.from_bytes(port.to_bytes(4, "little"), "big") for port in ports]
     program = (
         (load_word, 0, 0, 12),
-        (equal, 6, 0, own),
+        *((equal, 5 + behind, 0, each) for behind, each in zip(range(len(own), 0, -1), own, strict=True)),
         (load_half, 0, 0, 4),
         (equal, 1, 0, NEW_ROUTE << 8),
         (equal, 0, 2, DELETE_ROUTE << 8),

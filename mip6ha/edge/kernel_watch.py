@@ -34,7 +34,8 @@ _WHOLE = 10.0
 
 
 class _Watched(Protocol):
-    kernel: Conversation
+    @property
+    def ports(self) -> tuple[int, ...]: ...
 
     @property
     def suspect(self) -> bool: ...
@@ -62,7 +63,7 @@ class KernelWatch:
         self._compared = reactor.seconds()
         groups = (GROUP_LINK, GROUP_TRAFFIC, GROUP_ADDRESS, GROUP_ROUTE, GROUP_RULE)
         self._notifications = Conversation(NETLINK_ROUTE, groups)
-        self._notifications.attach_filter(others_only(watched.kernel.port))
+        self._notifications.attach_filter(others_only(watched.ports))
         source: Any = self._notifications
         self._reader = SocketReader(source, self._heard, reactor)
         reactor.addReader(self._reader)
@@ -104,10 +105,11 @@ class KernelWatch:
             self._go_on()
 
     def _go_on(self) -> None:
-        """One step, and then whatever else waits, for a HELLO may be due."""
+        """One step, and then for as long whatever else waits: a HELLO may be due, or another process."""
         self._step = None
         if self._repairing is None:
             return
+        begun = self._reactor.seconds()
         try:
             next(self._repairing)
         except StopIteration:
@@ -117,4 +119,4 @@ class KernelWatch:
             self._watched.doubt()
             self.log.failure("a comparison with the kernel ended by a fault of this program")
         else:
-            self._step = self._reactor.callLater(0, self._go_on)
+            self._step = self._reactor.callLater(self._reactor.seconds() - begun, self._go_on)

@@ -67,6 +67,11 @@ class KernelTables:
         self._failures: list[str] = []
         self.changes = 0
 
+    @property
+    def port(self) -> int:
+        """What the kernel calls this socket: notifications tell who caused them."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         """Give up what is pending and the socket."""
         self._socket.close()

@@ -343,6 +343,15 @@ class RedundantSet:
         self.emulator.read_events()
         return [event for event in self.emulator.events if event["event"] == "binding_acknowledged"]
 
+    def unacknowledged(self) -> list[float]:
+        """When Binding Updates were sent that were never acknowledged (monotonic times)."""
+        known = {event["sequence"] for event in self.acknowledged()}
+        return [
+            event["monotonic"]
+            for event in self.emulator.events
+            if event["event"] == "binding_update_sent" and event["sequence"] not in known
+        ]
+
     # -- end ---------------------------------------------------------------------------------------
 
     def silence(self) -> None:

@@ -81,7 +81,7 @@ def notification(request: Request, port: int) -> bytes:
 
 
 def test_own_changes_and_routes_of_others_are_kept_back() -> None:
-    program = messages.others_only(4711)
+    program = messages.others_only((4709, 4711, 4710))
     route = messages.add_route(Route(HOME, 128, 3), 254)
     foreign = Request(route.kind, 0, route.body[:5] + b"\3" + route.body[6:])
     gone = messages.remove_route(HOME, 128, 254)
@@ -93,6 +93,8 @@ def test_own_changes_and_routes_of_others_are_kept_back() -> None:
         (foreign, 4712, False),
         (rule, 4712, True),
         (rule, 4711, False),
+        (rule, 4709, False),
+        (rule, 4710, False),
     ):
         assert bool(run(program, notification(request, port))) is heard
 

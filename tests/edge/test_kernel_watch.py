@@ -36,6 +36,10 @@ class Watched:
 
     def __init__(self) -> None:
         self.kernel = Conversation(NETLINK_ROUTE)
+        self.ports = (self.kernel.port,)
+        # How long a step takes, in seconds.
+        self.takes = 0.0
+        self.clock: Clock | None = None
         self.suspect = False
         self.steps = self.comparisons = self.tended = self.faults = 0
 
@@ -54,6 +58,8 @@ class Watched:
         self.suspect = False
         for _ in range(3):
             self.steps += 1
+            if self.clock is not None:
+                self.clock.rightNow += self.takes
             yield
             if self.faults:
                 self.faults -= 1
@@ -84,6 +90,19 @@ def test_a_doubt_is_looked_into_soon_and_everything_now_and_then(world: Any) -> 
     watch.close()
     assert reactor.readers == []
     assert reactor.getDelayedCalls() == []
+
+
+def test_a_comparison_takes_half_of_the_time_at_most(world: Any) -> None:
+    watched, reactor, _, watch = world
+    watched.clock, watched.takes = reactor, 0.5
+    watched.doubt()
+    reactor.advance(0.1)
+    assert watched.steps == 1
+    reactor.advance(0.49)
+    assert watched.steps == 1
+    reactor.advance(0.02)
+    assert watched.steps == 2
+    watch.close()
 
 
 def test_after_the_end_nothing_is_looked_into(world: Any) -> None:

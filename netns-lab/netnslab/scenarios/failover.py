@@ -28,6 +28,8 @@ __all__ = ["FAILOVER", "IKE_FAILOVER"]
 AFTER = 1.0
 # Registrations of the fleet that are played again; those of the mobile node all are.
 FLEET_REPLAYS = 100
+# Seconds from a Binding Update to what a capture has of it.
+ON_ITS_WAY = 0.1
 # To print more bindings than this takes a home agent longer than a probe's interval.
 QUICKLY_SHOWN = 50
 # In this order: a member that has lost the home link alone hands over to the other.
@@ -57,8 +59,16 @@ IKE_STEPS = (*STEPS[:-2], "refresh after the child's re-key", *STEPS[-2:])
 
 def _to_replay(shared: RedundantSet, fault: float) -> list[Captured]:
     sent, is_fleet = protected_before(shared, fault), shared.parameters.is_fleet
-    own = [each for spi, frames in sent.items() if not is_fleet(spi) for each in frames]
-    # Of a registration that was sent again, the first one may have been lost, and so be new to everybody.
+    # What was not acknowledged may have been lost, and so be new to everybody.
+    lost = [at + shared.run.timeline.epoch_offset for at in shared.unacknowledged()]
+    own = [
+        each
+        for spi, frames in sent.items()
+        if not is_fleet(spi)
+        for each in frames
+        if not any(0 <= each.time - at < ON_ITS_WAY for at in lost)
+    ]
+    # Of the fleet it is only known what was sent again.
     fleet = [frames[0] for spi, frames in sent.items() if is_fleet(spi) and len(frames) == 1]
     return [*own, *fleet[:: max(1, len(fleet) // FLEET_REPLAYS)]]
 
