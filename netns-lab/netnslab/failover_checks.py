@@ -60,7 +60,7 @@ def takeover(record: SetRecord, fault: float, new_active: int) -> Takeover:
     decision = record.logged("member_failed", fault, member=new_active)
     decided = decision[0] if decision else None
     service = None if decided is None else record.payload_from(new_active, fault)
-    direction, gap = record.longest_gap(fault - EDGE, min(fault + WATCHED, record.set.silent))
+    direction, gap = record.longest_gap(fault, min(fault + WATCHED, record.set.silent))
     return Takeover(fault, decided, service, direction, gap)
 
 
@@ -98,7 +98,7 @@ def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
         "last_acknowledged_binding_present": present == [story.last["sequence"]],
     }
     if story.healed is not None:
-        _, second = record.longest_gap(story.healed - EDGE, min(story.healed + WATCHED, silent))
+        _, second = record.longest_gap(story.healed, min(story.healed + WATCHED, silent))
         figures["outage_after_healing_ms"] = milliseconds(second.length)
         if silent > story.healed:
             outcome.outages += (Phase("healed", second.start, second.end),)

@@ -196,7 +196,7 @@ def _examine(record: ClientRecord) -> Outcome:
 
 
 def _gap(stream: Stream, fault: float, silent: float) -> float:
-    return longest_gap(stream.arrivals, fault - EDGE, min(fault + WATCHED, silent)).length
+    return longest_gap(stream.arrivals, fault, min(fault + WATCHED, silent)).length
 
 
 def _outage_checks(record: ClientRecord, took: Takeover) -> list[Check]:
@@ -209,7 +209,7 @@ def _outage_checks(record: ClientRecord, took: Takeover) -> list[Check]:
     for stream in record.streams:
         from_client = stream.name.startswith("mn")
         limit = pace.outage_limit_ms + (HORIZON * pace.probe_interval * 1000 if from_client else 0.0)
-        gap = longest_gap(stream.arrivals, took.fault - EDGE, min(took.fault + WATCHED, record.set.silent))
+        gap = longest_gap(stream.arrivals, took.fault, min(took.fault + WATCHED, record.set.silent))
         late = sum(each.sent >= gap.end for each in stream.lost)
         checks += [
             Check(
