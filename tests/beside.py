@@ -1,43 +1,26 @@
-"""What runs in User-Mode Linux begins with the session, beside tests that need neither a kernel nor quiet.
+"""The lab in another kernel, at real-time priority, begins with the session; the order of all other tests.
 
-Covered: the order of tests, one thing after the other in the background. Not covered: what it is
-(``kernel/conftest``, ``lab/test_kernel_dataplane``).
+Covered: what goes beside the lab, and what after it. Not covered: what begins (``lab/conftest``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
-
 import pytest
 
-__all__ = ["begin", "turn"]
-
-T = TypeVar("T")
-_QUEUE = pytest.StashKey[ThreadPoolExecutor]()
+__all__ = ["turn"]
 
 
 def turn(item: pytest.Item) -> int:
-    """The lab in another kernel measures: beside it goes what needs one processor.
+    """The lab in another kernel measures: beside it goes what takes the other processors and no more.
 
-    Then what takes all of them, beside the other tests of that kernel; and with the machine for itself what
-    measures here.
+    What measures here has the machine for itself, at the end.
     """
     if item.path.name == "test_kernel_dataplane.py":
-        return 2
+        return 4
     if item.path.parent.name == "simulation":
         return 3
     if item.get_closest_marker("kernel"):
-        return 4
+        return 2
     if item.get_closest_marker("interop"):
         return 1
     return 5 if item.get_closest_marker("netns") else 0
-
-
-def begin(config: pytest.Config, what: Callable[[], T]) -> Future[T]:
-    """Have ``what`` done when everything that was begun before it is done."""
-    if _QUEUE not in config.stash:
-        config.stash[_QUEUE] = queue = ThreadPoolExecutor(1)
-        config.add_cleanup(lambda: queue.shutdown(cancel_futures=True))
-    return config.stash[_QUEUE].submit(what)

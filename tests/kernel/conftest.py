@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import pytest
 
 from mip6ha.edge.features import kernel_features
 
-from ..beside import begin
 from .network import Wire
 
 HERE = Path(__file__).parent
@@ -29,7 +27,8 @@ ROOT = HERE.parents[1]
 INSIDE = "MIP6_KERNEL_RUN" in os.environ
 SECONDS = 600
 Reports = dict[str, list[dict[str, Any]]]
-REPORTS = pytest.StashKey[Future[Reports]]()
+NAMES = pytest.StashKey[list[str]]()
+REPORTS = pytest.StashKey[Reports]()
 
 
 def is_ours(item: pytest.Item) -> bool:
@@ -43,10 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Outside: begin."""
+    """Outside: what is to run inside."""
     names = [each.nodeid for each in session.items if is_ours(each)]
     if names and not INSIDE and not session.config.option.collectonly and kernel_features().missing:
-        session.config.stash[REPORTS] = begin(session.config, lambda: run_inside(names))
+        session.config.stash[NAMES] = names
 
 
 @pytest.hookimpl(wrapper=True)
@@ -62,10 +61,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Outside: report what happened inside."""
-    if not is_ours(item) or REPORTS not in item.config.stash:
+    """Outside: run all of them inside when the first has its turn, and report what happened there."""
+    stash = item.config.stash
+    if not is_ours(item) or NAMES not in stash:
         return None
-    reports = item.config.stash[REPORTS].result()
+    if REPORTS not in stash:
+        stash[REPORTS] = run_inside(stash[NAMES])
+    reports = stash[REPORTS]
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for data in reports[item.nodeid]:

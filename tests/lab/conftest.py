@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..beside import begin
-from .kernel_runs import PERFORMED, RUNS, perform
+from .kernel_runs import PERFORMED, RUNS, perform, pool
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
@@ -22,4 +21,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if names and not config.option.collectonly:
         directory = tempfile.TemporaryDirectory()
         config.add_cleanup(directory.cleanup)
-        config.stash[PERFORMED] = begin(config, lambda: perform(names, Path(directory.name)))
+        waiting = pool()
+        config.add_cleanup(lambda: waiting.shutdown(cancel_futures=True))
+        config.stash[PERFORMED] = perform(names, Path(directory.name), waiting)

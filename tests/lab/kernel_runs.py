@@ -17,7 +17,7 @@ import pytest
 
 from mip6ha.edge.features import kernel_features
 
-__all__ = ["PERFORMED", "RUNS", "Ran", "perform"]
+__all__ = ["PERFORMED", "RUNS", "Ran", "perform", "pool"]
 
 LAB = Path(__file__).resolve().parents[2] / "netns-lab" / "run"
 # Seconds, of which most may be spent waiting for the others.
@@ -32,6 +32,9 @@ RUNS = {
     "restart": ("restart", *KERNEL),
     "arbiter": ("arbiter", *KERNEL),
     "IKE": ("ike-failover", *KERNEL),
+    "IKE, handover": ("ike-handover", *KERNEL),
+    "strongSwan asks": ("interop-strongswan-initiator", *KERNEL),
+    "strongSwan answers": ("interop-strongswan-responder", *KERNEL),
     "load": ("load", *KERNEL),
     "handover": ("handover", *KERNEL),
     "kernel and tun": ("handover", *KERNEL, "--mobile-dataplane", "tun"),
@@ -60,15 +63,19 @@ def run(directory: Path, options: tuple[str, ...]) -> Ran:
     return Ran(done.returncode, done.stdout + done.stderr, json.loads(figures.read_text()))
 
 
-def perform(names: list[str], directory: Path) -> dict[str, Future[Ran]]:
-    """The runs of these names, all done; on this kernel itself one after the other."""
-    with ThreadPoolExecutor(len(RUNS) if kernel_features().missing else 1) as pool:
-        futures = {}
-        for name in names:
-            own = directory / name.replace(" ", "-")
-            own.mkdir()
-            futures[name] = pool.submit(run, own, RUNS[name])
+def pool() -> ThreadPoolExecutor:
+    """Who waits for runs: on this kernel itself they go one after the other."""
+    return ThreadPoolExecutor(len(RUNS) if kernel_features().missing else 1)
+
+
+def perform(names: list[str], directory: Path, waiting: ThreadPoolExecutor) -> dict[str, Future[Ran]]:
+    """Begin the runs of these names."""
+    futures = {}
+    for name in names:
+        own = directory / name.replace(" ", "-")
+        own.mkdir()
+        futures[name] = waiting.submit(run, own, RUNS[name])
     return futures
 
 
-PERFORMED = pytest.StashKey[Future[dict[str, Future[Ran]]]]()
+PERFORMED = pytest.StashKey[dict[str, Future[Ran]]]()

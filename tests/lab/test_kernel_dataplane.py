@@ -12,6 +12,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.tshark, pytest.
 
 @pytest.mark.parametrize("name", RUNS)
 def test_all_checks_pass(name: str, pytestconfig: pytest.Config) -> None:
-    ran = pytestconfig.stash[PERFORMED].result()[name].result()
+    ran = pytestconfig.stash[PERFORMED][name].result()
     assert not ran.failed
     assert ran.status == 0
