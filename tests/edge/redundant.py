@@ -36,6 +36,8 @@ HOME_AGENT = "2001:db8:a::1"
 ROUTER = "2001:db8:a::ff"
 CARE_OF = "2001:db8:b::5"
 HOME = "2001:db8:a::100"
+# In IKE.
+HOME_AGENT_IDENTITY, MOBILE_NODE_IDENTITY = "ha.example", "mn.example"
 ROOT = Path(__file__).parents[2]
 
 _CONFIGURATION = """
@@ -51,7 +53,17 @@ keys_file = "keys"
 
 [[mobile_node]]
 home_address = "{home}"
-
+{associations}
+[group]
+id = 7
+member = {member}
+address = "2001:db8:e::{member}"
+hello_interval_ms = 20
+start_wait_ms = {start_wait}
+hold_down_ms = 50
+{more}
+"""
+_ASSOCIATIONS = """
 [[mobile_node.sa]]
 use = "signalling"
 direction = "in"
@@ -65,15 +77,16 @@ direction = "out"
 spi = 0x1001
 encryption = "aes-gcm-16"
 keys = "answer"
+"""
+# What stands in their place.
+_NEGOTIATION = """
+[mobile_node.ike]
+identity = "{mobile_node}"
+keys = "mobile-node"
+uses = ["{use}"]
 
-[group]
-id = 7
-member = {member}
-address = "2001:db8:e::{member}"
-hello_interval_ms = 20
-start_wait_ms = {start_wait}
-hold_down_ms = 50
-{more}
+[ike]
+identity = "{home_agent}"
 """
 _OTHER = """
 [[group.peer]]
@@ -205,6 +218,7 @@ class RedundantSet:
         self._namespaces += [member.namespace for member in self.members.values()]
         self._mobile_node: MobileNode | None = None
         self._secret = secrets.token_hex(32)
+        self.mobile_node_secret = secrets.token_hex(32)
         self._keys = {
             name: secrets.token_hex(20)
             for name in ("update", "answer", *(f"harp-{a}-{b}" for a in numbers for b in numbers if a != b))
@@ -235,18 +249,32 @@ class RedundantSet:
         space.run("ip", "address", "add", own, "dev", bridge, "nodad")
 
     def configure(
-        self, more: str = "", start_wait: int = 300, arbiter: str = "", ike: tuple[str, str] | None = None
+        self,
+        more: str = "",
+        start_wait: int = 300,
+        arbiter: str = "",
+        ike: tuple[str, str] | None = None,
+        use: str | None = None,
     ) -> None:
-        """With ``ike``, what :meth:`secrets` or :meth:`certificates` return, members negotiate their SAs."""
+        """With ``ike``, what :meth:`secrets` or :meth:`certificates` return, members negotiate their SAs.
+
+        With ``use`` the mobile node negotiates its own, for that use and with ``mobile_node_secret``.
+        """
+        associations = _ASSOCIATIONS
+        if use is not None:
+            names = {"home_agent": HOME_AGENT_IDENTITY, "mobile_node": MOBILE_NODE_IDENTITY}
+            associations = _NEGOTIATION.format(use=use, **names)
         for number, member in self.members.items():
             keys = member.directory / "keys"
             keys.touch(mode=0o600)
             keys.write_text("".join(f'[{name}]\nencryption = "{key}"\n' for name, key in self._keys.items()))
             with keys.open("a") as file:
                 file.write(f'[ike]\nsecret = "{self._secret}"\n')
+                file.write(f'[mobile-node]\nsecret = "{self.mobile_node_secret}"\n')
             content = _CONFIGURATION.format(
                 home_agent=HOME_AGENT,
                 home=HOME,
+                associations=associations,
                 directory=member.directory,
                 member=number,
                 start_wait=start_wait,

@@ -38,16 +38,16 @@ def eventually(condition: Callable[[], _T | None], seconds: float = 10.0) -> _T:
 
 
 class Capture:
-    """Everything that passes the link of a namespace, in a file that tshark reads.
+    """Everything that passes a link of a namespace, in a file that tshark reads.
 
     The socket is open on return, so that the first packet is in the file.
     """
 
-    def __init__(self, namespace: Namespace, path: Path) -> None:
+    def __init__(self, namespace: Namespace, path: Path, link: str = LINK) -> None:
         self.path = path
         with namespace.inside():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERYTHING))
-            self._socket.bind((LINK, _EVERYTHING))
+            self._socket.bind((link, _EVERYTHING))
         self._file = path.open("wb")
         self._file.write(struct.pack("<IHHiIII", _PCAP, 2, 4, 0, 0, 1 << 16, _ETHERNET))
         self._stop, self._stopped = os.pipe()
