@@ -229,6 +229,8 @@ class Replication(Generic[Held]):
                 and peer.backlog is None
             ):
                 peer.progress = Progress.SYNCHRONIZED
+                # From now on it may take over, so that everything waits for it again.
+                peer.is_mute = False
                 caught_up.append(peer.identifier)
         return caught_up
 

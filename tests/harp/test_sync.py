@@ -281,3 +281,21 @@ def test_doubt_sends_a_member_back() -> None:
     assert sender.replication.synchronized() == ()
     assert not sender.replication.alone
     assert sender.replication.settle() == []
+
+
+def test_who_tells_late_what_it_has_is_waited_for_once_it_counts() -> None:
+    sender = Sender()
+    replication = sender.replication
+    replication.appear(2, sender.now, pull_first=True)
+    replication.trust(2)
+    sender.now += 5.0
+    assert replication.stalled(sender.now) == [2]
+    assert replication.mute(2) == []
+    assert replication.alone
+    replication.peers[2].pulled = True
+    assert replication.settle() == [2]
+    assert replication.synchronized() == (2,)
+    assert not replication.alone
+    assert sender.change(1, "answer")
+    ((_, message),) = sender.poll()
+    assert sender.acknowledge(2, message) == ["answer"]
