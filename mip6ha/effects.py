@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .ipsec.algorithms import Keys
+
 __all__ = [
     "AnnounceAddress",
     "ClaimTerm",
@@ -14,9 +16,13 @@ __all__ = [
     "Effect",
     "EndProbe",
     "Event",
+    "ExtendPayload",
+    "LendPayload",
+    "LentAssociation",
     "LogKeys",
     "NarrowPath",
     "ProbeAddress",
+    "RecallPayload",
     "ReleaseAddress",
     "RemoveTunnel",
     "ReserveSequences",
@@ -110,6 +116,55 @@ class UnroutePrefix(NamedTuple):
 
     prefix: bytes
     length: int
+
+
+class LentAssociation(NamedTuple):
+    """A tunnel mode SA of payload that the dataplane counts: it may use numbers from ``first`` to ``limit``.
+
+    Outbound no number may be used twice; inbound ``window`` is the size of the replay window, and nothing up
+    to ``first`` was seen there. With ``step`` the dataplane says how far it is, every so many numbers.
+    """
+
+    outbound: bool
+    spi: int
+    transform: str
+    keys: Keys
+    esn: bool
+    window: int
+    first: int
+    limit: int
+    step: int
+
+
+class LendPayload(NamedTuple):
+    """Open and seal a mobile node's payload, as long as its numbers last; nothing was lent before.
+
+    ``networks`` are the home address and the mobile network prefixes, each with its length. Progress comes
+    back as ``HomeAgent.payload_counted``, the end of anything without having been told to as
+    ``HomeAgent.payload_lost``.
+    """
+
+    home_address: bytes
+    care_of_address: bytes
+    networks: tuple[tuple[bytes, int], ...]
+    associations: tuple[LentAssociation, ...]
+
+
+class ExtendPayload(NamedTuple):
+    """One of the SAs of :class:`LendPayload` may go on to ``limit``; outbound from ``first``, not before."""
+
+    home_address: bytes
+    outbound: bool
+    spi: int
+    first: int
+    limit: int
+    step: int
+
+
+class RecallPayload(NamedTuple):
+    """The payload of a home address comes back here, both ways; nothing if it was not lent."""
+
+    home_address: bytes
 
 
 class ReserveSequences(NamedTuple):
@@ -207,6 +262,9 @@ Effect = (
     | NarrowPath
     | RoutePrefix
     | UnroutePrefix
+    | LendPayload
+    | ExtendPayload
+    | RecallPayload
     | ReserveSequences
     | SendToMember
     | SendIkeToMember
