@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from .effects import Effect, ReserveSequences
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
+from .ipsec.replay import ReplayWindow
 from .ipsec.sad import SecurityAssociation, SecurityAssociationDatabase, counter_limit
 from .parameters import AssociationParameters
-from .wire import text
+from .wire import Refused, text
 
-__all__ = ["RESERVATION", "Associations"]
+__all__ = ["ALIGNMENT", "RESERVATION", "Associations", "aligned", "is_short"]
 
 RESERVATION = 1 << 16
 """Numbers reserved at a time: what one restart skips."""
+ALIGNMENT = 64
+"""Inbound numbers are lent in multiples: so a dataplane can tell what is lent by a number's upper bits."""
+_ON_ITS_WAY = 256
+"""Numbers that stay here when the following ones are lent, for packets that already came here."""
 
 
 class Associations:
@@ -113,12 +118,68 @@ class Associations:
 
         :class:`~.wire.Refused` ``sequence_exhausted`` when the key has no numbers left.
         """
+        if association.lent:
+            return self._protect_late(association, next_header, payload)
         if association.sequence >= association.limit:
-            if self._reserved <= association.limit:
+            self._go_on(association, effects)
+        return esp.protect(association, next_header, payload, self._random)
+
+    def _go_on(self, association: SecurityAssociation, effects: list[Effect]) -> None:
+        if self._reserved <= association.limit:
+            self._reserved += RESERVATION
+            effects.append(ReserveSequences(self._reserved))
+        association.limit = min(self._reserved, counter_limit(association.transform, esn=association.esn))
+
+    def _protect_late(self, association: SecurityAssociation, next_header: int, payload: bytes) -> bytes:
+        """Seal what was on its way here while the SA was lent, as long as numbers were kept for that."""
+        if association.sequence >= association.limit:
+            raise Refused("payload_is_lent")
+        return esp.protect(association, next_header, payload, self._random)
+
+    # Payload that the dataplane counts: ``lent`` is the last number it has, or was promised.
+
+    def may_lend(self, association: SecurityAssociation, effects: list[Effect]) -> bool:
+        """Whether a tunnel mode SA can be lent now; asks for what that lacks."""
+        if association.direction is Direction.OUT and is_short(association):
+            self._go_on(association, effects)
+            return not is_short(association)
+        return True
+
+    def lend(self, association: SecurityAssociation, width: int) -> tuple[int, int]:
+        """Leave numbers to the dataplane: the first and the last. Inbound ``width`` of them."""
+        window = association.window
+        if window is None:
+            kept, association.lent = association.sequence + _ON_ITS_WAY, association.limit
+        else:
+            kept = aligned(window.top + ALIGNMENT)
+            association.lent = kept + width
+        association.limit = kept
+        return kept + 1, association.lent
+
+    def lend_more(
+        self, association: SecurityAssociation, number: int, width: int, effects: list[Effect]
+    ) -> tuple[int, int] | None:
+        """The next numbers, now that the dataplane has come to ``number``; ``None`` if it needs none."""
+        most = counter_limit(association.transform, esn=association.esn)
+        before = association.lent
+        if association.window is None:
+            if self._reserved <= before:
                 self._reserved += RESERVATION
                 effects.append(ReserveSequences(self._reserved))
-            association.limit = min(self._reserved, counter_limit(association.transform, esn=association.esn))
-        return esp.protect(association, next_header, payload, self._random)
+            association.lent = min(self._reserved, most)
+        elif number + width // 2 > before:
+            association.lent = min(aligned(max(before, number) + width), most)
+        return (before + 1, association.lent) if association.lent > before else None
+
+    def take_back(self, association: SecurityAssociation) -> None:
+        """End a loan: all that was lent counts as used, inbound as seen."""
+        lent, association.lent = association.lent, 0
+        window = association.window
+        if window is None:
+            association.sequence = association.limit = lent
+        else:
+            window.merge(ReplayWindow(window.size, lent, (1 << window.size) - 1))
+            association.limit = counter_limit(association.transform, esn=association.esn)
 
     def reservation(self) -> ReserveSequences:
         """What must be on stable storage now."""
@@ -137,6 +198,7 @@ class Associations:
                 "esn": each.esn,
                 "sequence": each.window.top if each.window is not None else each.sequence,
                 "packets": each.packets,
+                "lent": bool(each.lent),
             }
             for home_address in self.database.home_addresses()
             for each in self.database.of(home_address)
@@ -159,6 +221,16 @@ class Associations:
             association.sequence = min(self._floor, most)
             association.limit = min(self._reserved, most)
         return association
+
+
+def aligned(number: int) -> int:
+    """The next multiple of :data:`ALIGNMENT`, or the number itself."""
+    return -(-number // ALIGNMENT) * ALIGNMENT
+
+
+def is_short(association: SecurityAssociation) -> bool:
+    """Whether too few outbound numbers are left to lend most of them."""
+    return association.limit - association.sequence < 2 * _ON_ITS_WAY
 
 
 def _is_made_of(association: SecurityAssociation, parameters: AssociationParameters) -> bool:

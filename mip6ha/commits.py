@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .contexts import Contexts
-from .effects import AnnounceAddress, Effect, ReserveSequences, SendPacket
+from .effects import AnnounceAddress, Effect, ExtendPayload, LendPayload, ReserveSequences, SendPacket
 from .harp.sync import Replication
 from .ipsec.sad import SecurityAssociation
 from .node import HomeAgent
@@ -22,6 +22,8 @@ __all__ = ["Commits", "Held"]
 _MOST_HELD = 20_000
 """Answers that wait for standbys; beyond that mobile nodes get none until some have gone."""
 _TOO_SLOW = "standby_too_slow"
+_SERVING = (SendPacket, AnnounceAddress, LendPayload, ExtendPayload)
+"""What only a member that serves may do."""
 
 
 class Held(NamedTuple):
@@ -69,6 +71,15 @@ class Commits:
             return effects
         homes = dict.fromkeys(self._changed) | wanting if wanting else dict.fromkeys(self._changed)
         changed = self._changed[0] if self._changed else None
+        # Numbers are lent when the others know of them, whatever else may go at once.
+        lent: list[Effect] = []
+        lessee = None
+        for each in effects if wanting else ():
+            if isinstance(each, LendPayload | ExtendPayload):
+                lent.append(each)
+                lessee = each.home_address
+        if lent:
+            effects = [each for each in effects if each not in lent]
         self._changed.clear()
         wanting.clear()
         out: list[Effect] = []
@@ -84,6 +95,8 @@ class Commits:
             self._replication.change(home_address)
             outstanding = self._associations.outstanding(home_address)
             item = Held(outstanding, held if home_address == changed else [])
+            if home_address == lessee:
+                item = Held(outstanding, item.effects + lent)
             if not self._replication.hold(home_address, version, [item]):
                 self.let_go([item], out)
                 self._counters["commits_alone"] += 1
@@ -95,8 +108,8 @@ class Commits:
         for outstanding, held in items:
             self._associations.confirm(outstanding)
             if serves:
-                effects += held
+                effects += self._home_agent.lending.let_go(held)
             else:
-                effects += [each for each in held if not isinstance(each, SendPacket | AnnounceAddress)]
+                effects += [each for each in held if not isinstance(each, _SERVING)]
         if self._home_agent.frozen == _TOO_SLOW and self._replication.holding < _MOST_HELD // 2:
             self._home_agent.frozen = ""

@@ -139,6 +139,8 @@ class Contexts:
         has removed, the later version counts. Whether anything changed.
         """
         home_address = context.home_address
+        # A dataplane would not know what another member has accepted.
+        self._home_agent.lending.recall(home_address, effects)
         own = self._versions.get(home_address)
         adopted: list[Effect] = []
         if own is None or context.version > own:

@@ -78,6 +78,13 @@ class Forwarding:
         """Whether a home address has tunnel mode SAs."""
         return home_address in self._protected
 
+    def is_narrow(self, binding: Binding, now: float) -> bool:
+        """Whether tunnel packets to a binding's care-of address may have to be fragmented (RFC 2473 7.1)."""
+        most = max(
+            (esp.overhead(each) for each in self._associations.database.of(binding.home_address)), default=0
+        )
+        return self._paths.to(binding.care_of_address, now) < ipv6.MINIMUM_MTU + HEADER_LENGTH + most
+
     def encapsulate(self, binding: Binding, packet: bytes, now: float, effects: list[Effect]) -> None:
         """Tunnel an intercepted packet to the care-of address."""
         packet = tunnel.check_inner(packet)

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from . import replica
 from .associations import Associations
-from .effects import Effect, ReserveSequences
+from .effects import Effect, ExtendPayload, LendPayload, ReserveSequences
 from .effects import Event as Notice
 from .failover.context import Context, Version, encode
-from .ipsec.policy import Mode
+from .ipsec.policy import Direction, Mode
 from .ipsec.replay import ReplayWindow
 from .ipsec.sad import SecurityAssociation, counter_limit
 from .journaling import Journal
@@ -37,11 +37,15 @@ _TERM = 0x101
 
 
 class _Waiting(NamedTuple):
-    """What waits for a batch: reservations that stand in it, effects that rely on it."""
+    """What waits for a batch: reservations that stand in it, effects that rely on it.
+
+    What is ``lent`` waits until it is stored: the dataplane goes on when this process is gone.
+    """
 
     ticket: int
     outstanding: list[tuple[SecurityAssociation, int]]
     effects: list[Effect]
+    lent: list[Effect]
 
 
 class _Numbers(SharedAssociations):
@@ -71,6 +75,23 @@ class _Numbers(SharedAssociations):
             if counter:
                 window.merge(ReplayWindow(window.size, counter, (1 << window.size) - 1))
 
+    def may_lend(self, association: SecurityAssociation, effects: list[Effect]) -> bool:
+        """As :meth:`SharedAssociations.may_lend`; outbound as :meth:`Associations.may_lend`."""
+        numbers = Associations if association.direction is Direction.OUT else SharedAssociations
+        return numbers.may_lend(self, association, effects)
+
+    def lend_more(
+        self, association: SecurityAssociation, number: int, width: int, effects: list[Effect]
+    ) -> tuple[int, int] | None:
+        """As :meth:`SharedAssociations.lend_more`; outbound as :meth:`Associations.lend_more`."""
+        numbers = Associations if association.direction is Direction.OUT else SharedAssociations
+        return numbers.lend_more(self, association, number, width, effects)
+
+    def take_back(self, association: SecurityAssociation) -> None:
+        """As :meth:`SharedAssociations.take_back`; outbound as :meth:`Associations.take_back`."""
+        numbers = Associations if association.direction is Direction.OUT else SharedAssociations
+        numbers.take_back(self, association)
+
 
 class JournaledHomeAgent:
     """One home agent, as :class:`HomeAgent`, and its journal; :meth:`flush` comes after a batch of inputs."""
@@ -87,6 +108,7 @@ class JournaledHomeAgent:
         self._known: dict[bytes, None] = {}
         self.journal = Journal(self._record, lambda: self._known)
         self._pending: dict[bytes, list[Effect]] = {}
+        self._lent: dict[bytes, list[Effect]] = {}
         self._unwritten: deque[_Waiting] = deque()
         self._unstored: deque[_Waiting] = deque()
         self._whole = True
@@ -116,6 +138,18 @@ class JournaledHomeAgent:
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
         """See :meth:`HomeAgent.address_conflict`."""
         return self._commit(self.home_agent.address_conflict(address, now))
+
+    def payload_counted(
+        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
+    ) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_counted`."""
+        return self._commit(
+            self.home_agent.payload_counted(home_address, spi, number, now, outbound=outbound)
+        )
+
+    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_lost`."""
+        return self.home_agent.payload_lost(home_address, now)
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
@@ -159,7 +193,8 @@ class JournaledHomeAgent:
             return effects
         outstanding = [each for home in homes for each in self.associations.outstanding(home)]
         held = [effect for home in homes for effect in self._pending.pop(home, ())]
-        waiting = _Waiting(self.journal.ticket, outstanding, held)
+        lent = [effect for home in homes for effect in self._lent.pop(home, ())]
+        waiting = _Waiting(self.journal.ticket, outstanding, held, lent)
         self._unwritten.append(waiting)
         self._unstored.append(waiting)
         return effects
@@ -192,12 +227,15 @@ class JournaledHomeAgent:
     def journal_stored(self, ticket: int, now: float) -> list[Effect]:
         """Everything up to a batch is on stable storage: more payload may be accepted."""
         self.journal.has_stored(ticket)
+        effects: list[Effect] = []
         while self._unstored and self._unstored[0].ticket <= ticket:
-            self.associations.confirm(self._unstored.popleft().outstanding)
+            waiting = self._unstored.popleft()
+            self.associations.confirm(waiting.outstanding)
+            effects += self.home_agent.lending.let_go(waiting.lent)
         if not self._whole and self.journal.is_whole:
             self._whole = True
             self.associations.alone = False
-        return []
+        return effects
 
     def journal_failed(self, why: str, now: float) -> list[Effect]:
         """There is no journal, nor anything of the one before: serve as if there never had been one."""
@@ -209,6 +247,10 @@ class JournaledHomeAgent:
             self.associations.confirm(self.associations.outstanding(home_address))
             effects += held
         self._pending.clear()
+        for home_address, lent in self._lent.items():
+            self.associations.confirm(self.associations.outstanding(home_address))
+            effects += self.home_agent.lending.let_go(lent)
+        self._lent.clear()
         self.journal.fail(now)
         self._whole = False
         self.associations.alone = True
@@ -219,7 +261,7 @@ class JournaledHomeAgent:
         changed, wanting = self._changed, self.associations.wanting
         if not changed and not wanting:
             return effects
-        homes = dict.fromkeys(changed) | wanting
+        homes, wanted = dict.fromkeys(changed) | wanting, bool(wanting)
         first = changed[0] if changed else None
         changed.clear()
         wanting.clear()
@@ -228,6 +270,14 @@ class JournaledHomeAgent:
             for home_address in homes:
                 self.associations.confirm(self.associations.outstanding(home_address))
             return effects
+        if wanted:
+            rest: list[Effect] = []
+            for each in effects:
+                if isinstance(each, LendPayload | ExtendPayload):
+                    self._lent.setdefault(each.home_address, []).append(each)
+                else:
+                    rest.append(each)
+            effects = rest
         self.journal.changed |= homes
         if first is None:
             return effects

@@ -189,6 +189,7 @@ class Member:
         effects: list[Effect] = []
         if self.machine.serves:
             effects.append(StandDown())
+            self.home_agent.lending.end()
         self.machine.do(Event.STOP)
         self.hellos.say(now, effects, lifetime=0)
         if self.contexts.journal is not None:
@@ -237,6 +238,19 @@ class Member:
         if not self.machine.serves:
             return []
         return self._commits.commit(self.home_agent.address_conflict(address, now), self.machine.term)
+
+    def payload_counted(
+        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
+    ) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_counted`."""
+        self._note(now)
+        effects = self.home_agent.payload_counted(home_address, spi, number, now, outbound=outbound)
+        return self._commits.commit(effects, self.machine.term)
+
+    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_lost`."""
+        self._note(now)
+        return self.home_agent.payload_lost(home_address, now)
 
     def flush(self, now: float) -> list[Effect]:
         """Send what the inputs since the last call have changed, grouped."""
@@ -461,7 +475,8 @@ class Member:
             self._check_neighbors(now, effects)
         if hello.floor > HIGHEST_FLOOR:
             self.counters["floor_bounded"] += 1
-        self.associations.skip(hello.floor, effects)
+        if self.associations.skip(hello.floor, effects):
+            self.home_agent.lending.recall_all(effects)
         served = neighbor.active
         if not neighbor.take(hello, now):
             raise Refused("stale_hello")
@@ -557,6 +572,7 @@ class Member:
     def _stop_serving(self, now: float, effects: list[Effect]) -> None:
         """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
         effects.append(StandDown())
+        self.home_agent.lending.end()
         self.switch.changed(now)
         self._commits.let_go(self.replication.abandon(), effects)
         effects += self.home_agent.end_probes()

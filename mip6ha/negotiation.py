@@ -47,7 +47,8 @@ class Negotiation:
 
     ``changed`` collects the home addresses whose IKE SAs have changed, where somebody wants to know; their
     contexts have to be with the standbys before the effects that came with the change. ``tunnelled`` is told
-    where the other end of a home address's tunnel for payload is, ``None`` when the last one is gone.
+    where the other end of a home address's tunnel for payload is, ``None`` when the last one is gone, and
+    ``discarded`` whose SAs are about to become fewer.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class Negotiation:
         endpoint: IkeEndpoint,
         associations: Associations,
         counters: Counter[str],
+        *,
         tunnelled: Callable[[bytes, bytes | None, float, list[Effect]], None],
+        discarded: Callable[[bytes, list[Effect]], None],
     ) -> None:
         self.endpoint = endpoint
         self._tunnelled = tunnelled
+        self._discarded = discarded
         # One place to read them: IKE's reasons and those of everything else.
         endpoint.counters = counters
         self.changed: list[bytes] | None = None
@@ -159,7 +163,7 @@ class Negotiation:
                     self._send(each, effects)
                 case ike.Changed():
                     self._note(each.ike_sa)
-                    self._leave_replaced(each.ike_sa)
+                    self._leave_replaced(each.ike_sa, effects)
                 case ike.InstallChild():
                     self._install(each, effects)
                     self._tunnel(each.installation, now, effects)
@@ -205,12 +209,13 @@ class Negotiation:
             if changed and self.changed is not None:
                 self.changed.append(home_address)
 
-    def _leave_replaced(self, ike_sa: IkeSa) -> None:
+    def _leave_replaced(self, ike_sa: IkeSa, effects: list[Effect]) -> None:
         """Send nothing more under a child that we have replaced: its peer forgets it with our Delete."""
         tasks = ike_sa.waiting if ike_sa.pending is None else (ike_sa.pending.task, *ike_sa.waiting)
         for task in tasks:
             child = ike_sa.children.get(task.spi) if task.kind is TaskKind.DELETE_CHILD else None
             if child is not None and child.replaced:
+                self._discarded(child.home_address, effects)
                 self._associations.discard(child.home_address, Direction.OUT, child.spi_out)
 
     def _install(self, effect: ike.InstallChild, effects: list[Effect]) -> None:
@@ -244,6 +249,7 @@ class Negotiation:
 
     def _remove(self, effect: ike.RemoveChild, now: float, effects: list[Effect]) -> None:
         child = effect.child
+        self._discarded(child.home_address, effects)
         self._associations.discard(child.home_address, Direction.IN, child.spi_in)
         self._associations.discard(child.home_address, Direction.OUT, child.spi_out)
         left = self._associations.database.of(child.home_address)

@@ -29,6 +29,8 @@ from .effects import (
     Effect,
     EndProbe,
     Event,
+    ExtendPayload,
+    NarrowPath,
     ProbeAddress,
     ReleaseAddress,
     RemoveTunnel,
@@ -45,6 +47,7 @@ from .ipsec.ike.numbers import NATT_PORT, PORT
 from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, UDP, Packet
+from .lending import Lending
 from .mobile_nodes import MobileNodes
 from .mobility import message_type
 from .negotiation import Negotiation
@@ -55,6 +58,9 @@ from .views import binding_view
 from .wire import Malformed, Refused, text
 
 __all__ = ["HomeAgent"]
+
+# What numbers are counted on already, although the packet that asked for it is dropped.
+_KEPT = frozenset((ReserveSequences, ExtendPayload))
 
 _ERROR_TYPES = frozenset(
     (icmpv6.DESTINATION_UNREACHABLE, icmpv6.PACKET_TOO_BIG, icmpv6.TIME_EXCEEDED, icmpv6.PARAMETER_PROBLEM)
@@ -102,14 +108,22 @@ class HomeAgent:
         self.signalling = Signalling(
             parameters.address, self.associations, self.counters, parameters.refresh_advice
         )
+        self.lending = Lending(self.associations, self.counters, now, wanted=parameters.lends_payload)
         self._discovery = Discovery(parameters, self.cache, self.signalling, self.counters)
         self._refusals = Refusals(parameters.address, self.cache, self.counters, now)
         self.negotiation: Negotiation | None = None
         if parameters.ike is not None:
             endpoint = IkeEndpoint(parameters.ike, random, now, wall=parameters.wall)
-            negotiation = Negotiation(parameters, endpoint, self.associations, self.counters, self._tunnelled)
+            negotiation = Negotiation(
+                parameters,
+                endpoint,
+                self.associations,
+                self.counters,
+                tunnelled=self._tunnelled,
+                discarded=self.lending.recall,
+            )
             self.negotiation = negotiation
-            self.forwarding.encapsulation = negotiation.encapsulation
+            self.forwarding.encapsulation = self.lending.encapsulation = negotiation.encapsulation
             self.signalling.follows = negotiation.serves
         self.mobile_nodes = MobileNodes(
             parameters.mobile_nodes, self.associations, self.forwarding, self.signalling
@@ -147,7 +161,7 @@ class HomeAgent:
             else:
                 self._intercept(packet, now, effects)
         except Refused as refused:
-            effects[:] = [effect for effect in effects if type(effect) is ReserveSequences]
+            effects[:] = [effect for effect in effects if type(effect) in _KEPT]
             self._refusals.drop(refused, packet, now, effects)
         return effects
 
@@ -159,6 +173,19 @@ class HomeAgent:
             effects += [EndProbe(defended) for defended in binding.defended]
             self._refuse(binding.home_address, binding.source, outcome, effects)
         return effects
+
+    def payload_counted(
+        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
+    ) -> list[Effect]:
+        """The dataplane has come to this number of an SA of :class:`LendPayload`."""
+        effects: list[Effect] = []
+        self.lending.counted(home_address, spi, number, now, effects, outbound=outbound)
+        return effects
+
+    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
+        """The dataplane has no payload of a home address any more: it comes here, and is lent anew."""
+        self.lending.lost(home_address, now)
+        return []
 
     def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
         """See :meth:`Negotiation.ask`."""
@@ -298,10 +325,16 @@ class HomeAgent:
         if association.mode is Mode.TUNNEL:
             if not self.cache.is_at(home_address, parsed.source):
                 raise Refused("reverse_tunnel_source")
+            if association.lent and association.ahead:
+                # Farther ahead than what is lent, so that the dataplane never saw it.
+                self.lending.counted(
+                    home_address, association.spi, association.ahead, now, effects, outbound=False
+                )
             next_header, inner = esp.unprotect(association, payload)
             if next_header != IPV6:
                 raise Refused("selector_mismatch")
             self.forwarding.decapsulate(inner, parsed, association, effects)
+            self._lend(home_address, now, effects)
             return
         if self.frozen:
             raise Refused(self.frozen)
@@ -463,6 +496,10 @@ class HomeAgent:
         effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
         home_address = binding.home_address
         effects += [RoutePrefix(*new, home_address) for new in prefixes if new not in old_prefixes]
+        if prefixes != old_prefixes or home_address in self.lending.encapsulation:
+            self.lending.recall(home_address, effects)
+        else:
+            self.lending.moved(home_address, binding.care_of_address)
         protected = self.forwarding.is_protected(home_address)
         effects.append(SetTunnel(home_address, binding.care_of_address, protected))
         return True
@@ -485,6 +522,7 @@ class HomeAgent:
         if before.state is State.PROBING:
             effects += [EndProbe(address) for address in binding.defended]
         elif before.state is State.BOUND:
+            self.lending.recall(binding.home_address, effects)
             effects.append(RemoveTunnel(binding.home_address))
             effects += [UnroutePrefix(*prefix) for prefix in before.prefixes]
             effects += [ReleaseAddress(address) for address in binding.defended]
@@ -515,6 +553,10 @@ class HomeAgent:
         icmp = icmpv6.parse(octets, parsed.logical_source, parsed.destination)
         if icmp.type in _ERROR_TYPES:
             self.forwarding.tunnel_error(icmp, now, effects)
+            for each in effects:
+                if type(each) is NarrowPath:
+                    self.lending.recall_at(each.care_of_address, effects)
+                    break
             return
         if icmp.type == icmpv6.MOBILE_PREFIX_SOLICITATION:
             home_address = parsed.home_address
@@ -542,6 +584,15 @@ class HomeAgent:
             if binding is None or not binding.is_bound:
                 raise Refused("no_binding")
         self.forwarding.encapsulate(binding, packet, now, effects)
+        self._lend(binding.home_address, now, effects)
+
+    def _lend(self, home_address: bytes, now: float, effects: list[Effect]) -> None:
+        """Let the dataplane do it from now on, if it can."""
+        if not self.lending.wanted or not self.forwarding.is_protected(home_address):
+            return
+        binding = self.cache.get(home_address)
+        if binding is not None and binding.is_bound and not self.forwarding.is_narrow(binding, now):
+            self.lending.lend(binding, now, effects)
 
     # -- mobile nodes ------------------------------------------------------------------------------
 

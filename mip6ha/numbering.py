@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .associations import RESERVATION, Associations
+from .associations import RESERVATION, Associations, aligned, is_short
 from .effects import Effect, ReserveSequences
 from .ipsec import esp
 from .ipsec.policy import Direction, Mode
@@ -66,7 +66,7 @@ class SharedAssociations(Associations):
     def inbound(self, spi: int) -> SecurityAssociation | None:
         """As :meth:`Associations.inbound`, in the present epoch, with a horizon that stays ahead."""
         association = super().inbound(spi)
-        if association is None or association.mode is not Mode.TUNNEL:
+        if association is None or association.mode is not Mode.TUNNEL or association.lent:
             return association
         if association.epoch != self.epoch:
             self._renumber(association)
@@ -92,6 +92,8 @@ class SharedAssociations(Associations):
         reservation, so it may use a block at once; payload only one that is acknowledged, but for the first
         of keys that are new: otherwise a third member that never heard of it might go on below.
         """
+        if association.lent:
+            return self._protect_late(association, next_header, payload)
         if association.epoch != self.epoch:
             self._renumber(association)
         sequence, limit = association.sequence, association.limit
@@ -142,8 +144,57 @@ class SharedAssociations(Associations):
         for association, reserved in outstanding:
             if association.epoch == self.epoch and association.reserved == reserved:
                 association.confirmed = reserved
-                if association.direction is Direction.IN:
+                if association.direction is Direction.IN and not association.lent:
                     association.limit = reserved
+
+    def may_lend(self, association: SecurityAssociation, effects: list[Effect]) -> bool:
+        """As :meth:`Associations.may_lend`: nothing may be on its way to the others or back."""
+        if association.epoch != self.epoch:
+            self._renumber(association)
+        limit = association.limit
+        if association.direction is Direction.OUT:
+            return association.reserved == limit and not is_short(association)
+        if association.reserved == limit and limit != aligned(limit):
+            association.reserved = aligned(limit)
+            self.wanting[association.home_address] = None
+            if self.alone:
+                association.limit = association.reserved
+        return association.limit == association.reserved == aligned(association.reserved)
+
+    def lend(self, association: SecurityAssociation, width: int) -> tuple[int, int]:
+        """As :meth:`Associations.lend`; inbound numbers are lent when the others know of them."""
+        if association.direction is Direction.OUT:
+            return super().lend(association, width)
+        association.lent = association.reserved = association.limit + width
+        self.wanting[association.home_address] = None
+        return association.limit + 1, association.lent
+
+    def lend_more(
+        self, association: SecurityAssociation, number: int, width: int, effects: list[Effect]
+    ) -> tuple[int, int] | None:
+        """As :meth:`Associations.lend_more`: when the others know of them."""
+        before = association.reserved
+        if association.confirmed < before:
+            return None
+        if association.direction is Direction.OUT:
+            self._reserve(association, effects)
+            first = association.reserved - _block(association) + 1
+        else:
+            if number + width // 2 <= before:
+                return None
+            first, reserved = before + 1, aligned(max(before, number) + width)
+            if reserved <= counter_limit(association.transform, esn=association.esn):
+                association.reserved = reserved
+                self.wanting[association.home_address] = None
+        if association.reserved == before:
+            return None
+        association.lent = association.reserved
+        return first, association.lent
+
+    def take_back(self, association: SecurityAssociation) -> None:
+        """As :meth:`Associations.take_back`: it goes to new numbers when it is next used."""
+        association.lent = 0
+        association.epoch = -1
 
     def _association(self, home_address: bytes, parameters: AssociationParameters) -> SecurityAssociation:
         association = super()._association(home_address, parameters)
@@ -171,17 +222,20 @@ class SharedAssociations(Associations):
             self._reserved = counter + RESERVATION
             effects.append(ReserveSequences(self._reserved))
 
-    def skip(self, floor: int, effects: list[Effect]) -> None:
+    def skip(self, floor: int, effects: list[Effect]) -> bool:
         """A member that was restarted may have used any number up to ``floor``, and nobody knows.
 
         Bounded by :data:`HIGHEST_FLOOR`, or who names the highest of all would leave no number to any SA. Its
-        own numbers are in nobody else's blocks: at worst a mobile node takes ours for replays.
+        own numbers are in nobody else's blocks: at worst a mobile node takes ours for replays. Whether that
+        was news.
         """
         floor = min(floor, HIGHEST_FLOOR)
-        if floor > self._floor:
-            self._floor = floor
-            self.epoch += 1
-            self.note(floor, effects)
+        if floor <= self._floor:
+            return False
+        self._floor = floor
+        self.epoch += 1
+        self.note(floor, effects)
+        return True
 
     def _renumber(self, association: SecurityAssociation) -> None:
         association.epoch = self.epoch

@@ -137,7 +137,7 @@ class HomeAgentParameters:
     ``refresh_request`` are off at 0. ``sequence_floor`` is the highest outbound ESP sequence number
     that may have been used before this start; ``link_mtu`` the MTU of the link tunnels leave by. ``ike`` are
     those of the IKE endpoint, if there is one: its peers are the mobile nodes that negotiate. ``wall``
-    tells the date, for certificates.
+    tells the date, for certificates. ``lends_payload``: the dataplane can do ESP in tunnel mode.
     """
 
     address: bytes
@@ -154,4 +154,5 @@ class HomeAgentParameters:
     link_mtu: int = 1500
     sequence_floor: int = 0
     ike: IkeParameters | None = None
+    lends_payload: bool = False
     wall: Callable[[], datetime] = field(default=_long_ago, compare=False, repr=False)

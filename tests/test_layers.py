@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "mip6ha"
 # around it; a part may always import itself.
 ALLOWED: dict[str, set[str]] = {
     "wire": set(),
-    "effects": set(),
+    "effects": {"ipsec"},
     "ipv6": {"wire"},
     "mobility": {"wire", "ipv6"},
     "icmpv6": {"wire", "ipv6"},
@@ -33,10 +33,11 @@ ALLOWED["forwarding"] = _CORES | {"associations", "tunnel"}
 ALLOWED["signalling"] = ALLOWED["negotiation"] = _CORES | {"associations"}
 ALLOWED["refusals"] = _CORES | {"rate"}
 ALLOWED["discovery"] = _CORES | {"signalling"}
+ALLOWED["lending"] = _CORES | {"associations", "rate"}
 _CORES = ALLOWED["forwarding"] | {"forwarding", "rate", "signalling", "negotiation"}
 ALLOWED["mobile_nodes"] = _CORES
 ALLOWED["views"] = {"wire", "binding", "harp"}
-_CORES |= {"refusals", "discovery", "mobile_nodes", "views"}
+_CORES |= {"refusals", "discovery", "mobile_nodes", "views", "lending"}
 ALLOWED["node"] = _CORES
 ALLOWED["mobile"] = _CORES
 ALLOWED["numbering"] = {"wire", "effects", "ipsec", "associations", "parameters"}

@@ -33,6 +33,7 @@ class SecurityAssociation:
     ``confirmed`` what of that is acknowledged, in the numbering of ``epoch`` (see ``numbering``).
     ``ahead`` is the highest number beyond the limit that a packet with a good ICV came with, or outbound the
     end of a block that nobody needs to know of before it is used.
+    ``lent`` is the last number that the dataplane has, 0 if it has none; ``limit`` is then what stays here.
     ``iv_prefix`` is the upper 24 bits of a counter IV: member id and term, so that two members that both
     believe to be active never make the same nonce. ``window`` exists inbound only.
     """
@@ -46,6 +47,7 @@ class SecurityAssociation:
         "home_address",
         "iv_prefix",
         "keys",
+        "lent",
         "limit",
         "mode",
         "packets",
@@ -98,7 +100,7 @@ class SecurityAssociation:
         self.window = ReplayWindow(window) if direction is Direction.IN else None
         self.packets = 0
         self.reserved = self.confirmed = self.limit
-        self.epoch = self.ahead = 0
+        self.epoch = self.ahead = self.lent = 0
 
     def __repr__(self) -> str:
         return f"<SecurityAssociation {self.direction} 0x{self.spi:08x} {self.use} {self.transform.name}>"

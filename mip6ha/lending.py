@@ -1,0 +1,201 @@
+"""Payload that the dataplane opens and seals: SAs lent to it, number by number.
+
+Covered: whose payload is lent and when, more numbers in time, taking it back. Not covered: which numbers may
+be lent (``associations``, ``numbering``), how a dataplane does it.
+
+Every mobile node's payload goes by the core first, so that taking over costs nothing, and is lent with its
+next packets. The core keeps what it may use by then, for what is on its way, and lends the numbers that
+follow: of a member of a set those that the others have acknowledged. So no number is ever both's, and after
+a take-over, or when it is taken back, everything that was lent counts as used and as seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .associations import ALIGNMENT, Associations
+from .binding.cache import Binding
+from .effects import Effect, ExtendPayload, LendPayload, LentAssociation, RecallPayload
+from .ipsec.policy import Direction, Mode, Use
+from .ipsec.replay import DEFAULT_WINDOW
+from .ipsec.sad import SecurityAssociation
+from .rate import TokenBucket
+
+__all__ = ["Lending"]
+
+_WIDEST = 4096
+"""Inbound numbers lent at a time, at most: what a takeover may make the mobile node lose."""
+_REPORTS = 4
+"""How often the dataplane says how far it is while it uses up what it was lent."""
+# Seconds. More inbound numbers are asked for at about this pace: less often costs more of them after a
+# takeover, more often costs others more messages.
+_TOO_OFTEN, _TOO_SELDOM = 0.02, 0.2
+# Loans per second: each costs the kernel a cipher or two, and is nothing that payload waits for.
+_RATE, _BURST = 100.0, 10.0
+_PATIENCE = 1.0
+"""Seconds before it is tried again with a mobile node whose payload could not be lent."""
+
+
+@dataclass(slots=True)
+class _Share:
+    """An SA that is lent: ``width`` inbound numbers at a time, more of them last at the time ``since``."""
+
+    association: SecurityAssociation
+    width: int = ALIGNMENT
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Loan:
+    """``offered`` is what the dataplane was told, or will be; the mobile node may have moved since."""
+
+    offered: LendPayload
+    care_of_address: bytes
+    shares: dict[tuple[bool, int], _Share]
+
+
+class Lending:
+    """What the dataplane has of one home agent's payload; nothing where that does not want any."""
+
+    def __init__(
+        self, associations: Associations, counters: Counter[str], now: float, *, wanted: bool
+    ) -> None:
+        self.wanted = wanted
+        self.encapsulation: Mapping[bytes, tuple[int, int]] = {}
+        """Home addresses whose ESP goes in UDP, which stays here."""
+        self._associations = associations
+        self._counters = counters
+        self._loans: dict[bytes, _Loan] = {}
+        self._bucket = TokenBucket(_RATE, _BURST, now)
+        self._not_before: dict[bytes, float] = {}
+
+    def __contains__(self, home_address: bytes) -> bool:
+        return home_address in self._loans
+
+    def lend(self, binding: Binding, now: float, effects: list[Effect]) -> None:
+        """A mobile node's payload went by the core: the next is the dataplane's, if that is possible."""
+        home_address = binding.home_address
+        if home_address in self._loans or self._not_before.get(home_address, now) > now:
+            return
+        payload = self._payload_of(home_address)
+        if not payload or home_address in self.encapsulation or not self._bucket.take(now):
+            self._not_before[home_address] = now + _PATIENCE
+            return
+        self._not_before.pop(home_address, None)
+        # All of them are asked, so that what one lacks is on its way while others wait.
+        ready = [self._associations.may_lend(each, effects) for each in payload]
+        if not all(ready):
+            return
+        loan: dict[tuple[bool, int], _Share] = {}
+        lent = []
+        for each in payload:
+            share = _Share(each, since=now)
+            outbound = each.direction is Direction.OUT
+            loan[outbound, each.spi] = share
+            first, limit = self._associations.lend(each, share.width)
+            size = each.window.size if each.window is not None else DEFAULT_WINDOW
+            lent.append(
+                LentAssociation(
+                    outbound,
+                    each.spi,
+                    each.transform.name,
+                    each.keys,
+                    each.esn,
+                    size,
+                    first,
+                    limit,
+                    share.width // _REPORTS,
+                )
+            )
+        networks = ((home_address, 128), *((each.prefix, each.length) for each in binding.prefixes))
+        offer = LendPayload(home_address, binding.care_of_address, networks, tuple(lent))
+        self._loans[home_address] = _Loan(offer, binding.care_of_address, loan)
+        self._counters["payload_lent"] += 1
+        effects.append(offer)
+
+    def counted(
+        self, home_address: bytes, spi: int, number: int, now: float, effects: list[Effect], *, outbound: bool
+    ) -> None:
+        """The dataplane has come to ``number``: it gets more in time."""
+        loan = self._loans.get(home_address)
+        share = None if loan is None else loan.shares.get((outbound, spi))
+        if share is None:
+            return
+        more = self._associations.lend_more(share.association, number, share.width, effects)
+        if more is None:
+            return
+        if not outbound:
+            passed, share.since = now - share.since, now
+            if passed < _TOO_OFTEN:
+                share.width = min(2 * share.width, _WIDEST)
+            elif passed > _TOO_SELDOM:
+                share.width = max(share.width // 2, ALIGNMENT)
+        effects.append(ExtendPayload(home_address, outbound, spi, *more, share.width // _REPORTS))
+
+    def let_go(self, effects: list[Effect]) -> list[Effect]:
+        """What is still wanted of effects that have waited for others."""
+        return [each for effect in effects if (each := self._present(effect)) is not None]
+
+    def _present(self, effect: Effect) -> Effect | None:
+        if type(effect) is LendPayload:
+            loan = self._loans.get(effect.home_address)
+            if loan is None or loan.offered is not effect:
+                return None
+            return effect._replace(care_of_address=loan.care_of_address)
+        if type(effect) is ExtendPayload:
+            loan = self._loans.get(effect.home_address)
+            share = None if loan is None else loan.shares.get((effect.outbound, effect.spi))
+            return effect if share is not None and share.association.lent == effect.limit else None
+        return effect
+
+    def recall(self, home_address: bytes, effects: list[Effect]) -> None:
+        """Payload comes here again, both ways; nothing if it was not lent."""
+        if self._end(home_address):
+            effects.append(RecallPayload(home_address))
+
+    def recall_all(self, effects: list[Effect]) -> None:
+        """As :meth:`recall`, for everybody."""
+        for home_address in list(self._loans):
+            self.recall(home_address, effects)
+
+    def recall_at(self, care_of_address: bytes, effects: list[Effect]) -> None:
+        """As :meth:`recall`, for who is there: the path has become too narrow for a dataplane."""
+        for home_address, loan in list(self._loans.items()):
+            if loan.care_of_address == care_of_address:
+                self.recall(home_address, effects)
+
+    def moved(self, home_address: bytes, care_of_address: bytes) -> None:
+        """The tunnel of a home address ends somewhere else now; its loan goes along."""
+        loan = self._loans.get(home_address)
+        if loan is not None:
+            loan.care_of_address = care_of_address
+
+    def end(self) -> None:
+        """Nothing is lent any more, and the dataplane knows."""
+        for home_address in list(self._loans):
+            self._end(home_address)
+
+    def lost(self, home_address: bytes, now: float) -> None:
+        """The dataplane has nothing of a home address any more, whatever happened to it."""
+        if self._end(home_address):
+            self._counters["payload_lost"] += 1
+            self._not_before[home_address] = now + _PATIENCE / 10
+
+    def _end(self, home_address: bytes) -> bool:
+        loan = self._loans.pop(home_address, None)
+        if loan is None:
+            return False
+        for share in loan.shares.values():
+            self._associations.take_back(share.association)
+        return True
+
+    def _payload_of(self, home_address: bytes) -> list[SecurityAssociation]:
+        """The SA that payload leaves by and those it comes by; none unless there are both, for all of it."""
+        found = [each for each in self._associations.database.of(home_address) if each.mode is Mode.TUNNEL]
+        if any(each.use is not Use.PAYLOAD for each in found):
+            return []
+        inbound = [each for each in found if each.direction is Direction.IN]
+        outbound = [each for each in found if each.direction is Direction.OUT]
+        return [outbound[0], *inbound] if inbound and outbound else []
