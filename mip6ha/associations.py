@@ -24,7 +24,7 @@ RESERVATION = 1 << 16
 ALIGNMENT = 64
 """Inbound numbers are lent in multiples: so a dataplane can tell what is lent by a number's upper bits."""
 _ON_ITS_WAY = 256
-"""Numbers that stay here when the following ones are lent, for packets that already came here."""
+"""Outbound numbers that stay here when the following ones are lent, for as long as the loan waits."""
 
 
 class Associations:
@@ -33,6 +33,9 @@ class Associations:
     ``random`` yields that many random octets. ``floor`` is the highest number that may have been used before.
     ``is_home_agent`` says which way the SAs' selectors point.
     """
+
+    lending_waits = False
+    """Whether numbers that are lent have to be known elsewhere before."""
 
     def __init__(
         self, address: bytes, random: Callable[[int], bytes], floor: int = 0, *, is_home_agent: bool = True
@@ -119,7 +122,7 @@ class Associations:
         :class:`~.wire.Refused` ``sequence_exhausted`` when the key has no numbers left.
         """
         if association.lent:
-            return self._protect_late(association, next_header, payload)
+            return self._protect_meanwhile(association, next_header, payload)
         if association.sequence >= association.limit:
             self._go_on(association, effects)
         return esp.protect(association, next_header, payload, self._random)
@@ -130,8 +133,8 @@ class Associations:
             effects.append(ReserveSequences(self._reserved))
         association.limit = min(self._reserved, counter_limit(association.transform, esn=association.esn))
 
-    def _protect_late(self, association: SecurityAssociation, next_header: int, payload: bytes) -> bytes:
-        """Seal what was on its way here while the SA was lent, as long as numbers were kept for that."""
+    def _protect_meanwhile(self, association: SecurityAssociation, next_header: int, payload: bytes) -> bytes:
+        """Seal a payload while a loan waits, as long as numbers were kept for that."""
         if association.sequence >= association.limit:
             raise Refused("payload_is_lent")
         return esp.protect(association, next_header, payload, self._random)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from .associations import ALIGNMENT, Associations
 from .binding.cache import Binding
-from .effects import Effect, ExtendPayload, LendPayload, LentAssociation, RecallPayload
+from .effects import Effect, ExtendPayload, LendPayload, LentAssociation, RecallPayload, SendPacket
 from .ipsec.policy import Direction, Mode, Use
 from .ipsec.replay import DEFAULT_WINDOW
 from .ipsec.sad import SecurityAssociation
@@ -34,6 +34,8 @@ _REPORTS = 4
 _TOO_OFTEN, _TOO_SELDOM = 0.02, 0.2
 # Loans per second: each costs the kernel a cipher or two, and is nothing that payload waits for.
 _RATE, _BURST = 100.0, 10.0
+_MOST_RETURNED = 1000
+"""Packets that can have been on their way; a TUN device keeps 500."""
 _PATIENCE = 1.0
 """Seconds before it is tried again with a mobile node whose payload could not be lent."""
 
@@ -49,11 +51,15 @@ class _Share:
 
 @dataclass(slots=True)
 class _Loan:
-    """``offered`` is what the dataplane was told, or will be; the mobile node may have moved since."""
+    """``offered`` is what the dataplane was told; if it ``waits`` it will be. The mobile node may have moved
+    since. ``returned`` counts packets that came here nevertheless.
+    """
 
     offered: LendPayload
     care_of_address: bytes
     shares: dict[tuple[bool, int], _Share]
+    waits: bool
+    returned: int = 0
 
 
 class Lending:
@@ -111,9 +117,28 @@ class Lending:
             )
         networks = ((home_address, 128), *((each.prefix, each.length) for each in binding.prefixes))
         offer = LendPayload(home_address, binding.care_of_address, networks, tuple(lent))
-        self._loans[home_address] = _Loan(offer, binding.care_of_address, loan)
+        waits = self._associations.lending_waits
+        self._loans[home_address] = _Loan(offer, binding.care_of_address, loan, waits)
         self._counters["payload_lent"] += 1
         effects.append(offer)
+
+    def give_back(self, home_address: bytes, packet: bytes, effects: list[Effect]) -> bool:
+        """Whether a packet to a mobile node is the dataplane's; it was on its way here when that was lent.
+
+        Its number would be lower than those that are used by now, so that it might be taken for a replay. If
+        too many come the dataplane does not do what it should.
+        """
+        loan = self._loans.get(home_address)
+        if loan is None or loan.waits:
+            return False
+        loan.returned += 1
+        if loan.returned > _MOST_RETURNED:
+            self._counters["payload_not_taken"] += 1
+            self.recall(home_address, effects)
+            return False
+        self._counters["payload_given_back"] += 1
+        effects.append(SendPacket(packet))
+        return True
 
     def counted(
         self, home_address: bytes, spi: int, number: int, now: float, effects: list[Effect], *, outbound: bool
@@ -143,6 +168,7 @@ class Lending:
             loan = self._loans.get(effect.home_address)
             if loan is None or loan.offered is not effect:
                 return None
+            loan.waits = False
             return effect._replace(care_of_address=loan.care_of_address)
         if type(effect) is ExtendPayload:
             loan = self._loans.get(effect.home_address)

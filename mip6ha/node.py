@@ -583,6 +583,8 @@ class HomeAgent:
             binding = self.cache.behind(destination)
             if binding is None or not binding.is_bound:
                 raise Refused("no_binding")
+        if self.lending.give_back(binding.home_address, packet, effects):
+            return
         self.forwarding.encapsulate(binding, packet, now, effects)
         self._lend(binding.home_address, now, effects)
 

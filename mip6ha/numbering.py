@@ -45,6 +45,8 @@ class SharedAssociations(Associations):
     could acknowledge anything; ``wanting`` collects home addresses whose reservations must be replicated.
     """
 
+    lending_waits = True
+
     def __init__(
         self, address: bytes, random: Callable[[int], bytes], floor: int, identity: int, slots: int
     ) -> None:
@@ -93,7 +95,7 @@ class SharedAssociations(Associations):
         of keys that are new: otherwise a third member that never heard of it might go on below.
         """
         if association.lent:
-            return self._protect_late(association, next_header, payload)
+            return self._protect_meanwhile(association, next_header, payload)
         if association.epoch != self.epoch:
             self._renumber(association)
         sequence, limit = association.sequence, association.limit

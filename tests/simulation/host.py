@@ -152,6 +152,9 @@ class Host:
         """A packet arrives."""
         if not self.up:
             return
+        seat, datagram, identity, bringer = arrival
+        if not identity and seat.life is not None and seat.life.dataplane.take(datagram, bringer):
+            return
         if not self.paused and not self.cost and not self._inbox:
             self._process(arrival)
             return

@@ -6,8 +6,9 @@ timers. Not covered: judging what happened (``checker``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mip6ha.effects import (
     AnnounceAddress,
@@ -23,12 +24,16 @@ from mip6ha.effects import (
 )
 from mip6ha.member import Member
 
+from .dataplane import Dataplane
 from .host import Arrival, Seat
 
 if TYPE_CHECKING:
     from .world import World
 
 __all__ = ["Life"]
+
+_PAUSED = 0.05
+"""Seconds."""
 
 
 class Life:
@@ -59,7 +64,7 @@ class Life:
             now,
             seat.term,
         )
-        self.counted: frozenset[int] = frozenset()
+        self.dataplane = Dataplane(self)
 
     def __repr__(self) -> str:
         return f"{self.seat}.{self.number}"
@@ -129,6 +134,28 @@ class Life:
         self._armed = None
         self._after(self.member.on_timer(now if at is None else max(now, at)))
 
+    def counted(self, home_address: bytes, spi: int, number: int, outbound: bool) -> None:
+        """See :meth:`Member.payload_counted`."""
+        if self._reads(self.counted, home_address, spi, number, outbound):
+            now = self.seat.host.clock()
+            self._flushed(self.member.payload_counted(home_address, spi, number, now, outbound=outbound))
+
+    def lost(self, home_address: bytes) -> None:
+        """See :meth:`Member.payload_lost`."""
+        if self._reads(self.lost, home_address):
+            self._flushed(self.member.payload_lost(home_address, self.seat.host.clock()))
+
+    def _reads(self, later: Callable[..., None], *arguments: Any) -> bool:
+        """Whether the process runs; what the kernel says waits as long as it is paused."""
+        if self.alive and self.seat.host.paused:
+            self.world.at(_PAUSED, later, *arguments)
+        return self.alive and not self.seat.host.paused
+
+    def _flushed(self, effects: list[Effect]) -> None:
+        self.perform(effects)
+        if self.alive:
+            self._after(self.member.flush(self.seat.host.clock()))
+
     def switchover(self) -> None:
         """An operator wants this member to be the active one."""
         said, effects = self.member.switchover(self.seat.host.clock())
@@ -188,10 +215,13 @@ class Life:
             if not self.alive:
                 return
             kind = type(effect)
+            if seat.group.plan.lends:
+                self.dataplane.carry_out(effect)
             if kind is SendToMember:
                 world.send_to_member(self, effect.address, effect.packet)  # type: ignore[union-attr]
             elif kind is SendPacket:
-                world.send_from_home_agent(self, effect.packet)  # type: ignore[union-attr]
+                if not seat.group.plan.lends or not self.dataplane.take_back(effect.packet):  # type: ignore[union-attr]
+                    world.send_from_home_agent(self, effect.packet)  # type: ignore[union-attr]
             elif kind is Event:
                 if effect.name == "switch_begins" and not self._commanded:  # type: ignore[union-attr]
                     world.checker.yields(self)
@@ -211,6 +241,7 @@ class Life:
                 world.log("stands down", self)
                 world.arbiter.release(self)
                 seat.owns = False
+                self.dataplane.end()
             elif isinstance(effect, AnnounceAddress):
                 if effect.address == seat.group.address:
                     world.announce(seat)

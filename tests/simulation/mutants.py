@@ -150,6 +150,32 @@ def _believes_all(stack: ExitStack) -> None:
     stack.enter_context(patch.object(Neighbor, "prove", prove))
 
 
+def _lends_unheard(stack: ExitStack) -> None:
+    """Inbound numbers are lent to the dataplane before the other members know of them."""
+    original = SharedAssociations.lend_more
+
+    def lend_more(
+        self: SharedAssociations, association: SecurityAssociation, *arguments: Any
+    ) -> tuple[int, int] | None:
+        found = original(self, association, *arguments)
+        if found is not None and association.direction is Direction.IN:
+            self.wanting.pop(association.home_address)
+            association.confirmed = association.reserved
+        return found
+
+    stack.enter_context(patch.object(SharedAssociations, "lend_more", lend_more))
+
+
+def _keeps_its_window(stack: ExitStack) -> None:
+    """What was lent comes back as if nothing of it had been used."""
+
+    def take_back(self: SharedAssociations, association: SecurityAssociation) -> None:
+        association.reserved = association.confirmed = association.limit
+        association.lent = 0
+
+    stack.enter_context(patch.object(SharedAssociations, "take_back", take_back))
+
+
 MUTANTS: dict[str, Callable[[ExitStack], None]] = {
     "ack-before-replication": _answer_first,
     "no-block-reservation": _no_blocks,
@@ -161,6 +187,8 @@ MUTANTS: dict[str, Callable[[ExitStack], None]] = {
     "outbound-late": _outbound_late,
     "pushes-first": _pushes_first,
     "believes-all": _believes_all,
+    "lends-unheard": _lends_unheard,
+    "keeps-its-window": _keeps_its_window,
 }
 
 

@@ -70,6 +70,10 @@ class Packets:
         """R4: whether a packet was opened that had been opened before."""
         if association is None or association.packets == self._packets:
             return
+        self.opened(life, datagram, bringer, signalling=association.mode is not Mode.TUNNEL)
+
+    def opened(self, life: Life, datagram: Datagram, bringer: str, *, signalling: bool = False) -> None:
+        """R4: a packet was opened, by a member or by the kernel below it."""
         self._needs_lease(life)
         if bringer == "forger":
             raise Violation("R7", f"{life} opened a forged packet")
@@ -81,7 +85,7 @@ class Packets:
                 f"{life} opened number {datagram.sequence} of SA {datagram.spi:#x}, opened by {before.life} "
                 f"(and answered) at {before.at:.4f}",
             )
-        if association.mode is Mode.TUNNEL and before is None:
+        if not signalling and before is None:
             self._opened[key] = self._note(life, excused=life.member.replication.alone)
 
     def _needs_lease(self, life: Life) -> None:

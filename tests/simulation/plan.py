@@ -61,6 +61,7 @@ class GroupPlan:
     esn: bool
     hold_down: float
     sites: int
+    lends: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,10 @@ def plan(seed: int, minutes: float) -> Plan:
     interval = 0.01 if fast else random.choice((0.2, 0.25, 0.3, 0.4, 0.5))
     if not fast and hosts > 3:
         interval = 0.5
-    groups = tuple(_group(random, number, hosts, interval, draft=draft) for number in range(1, count + 1))
+    groups = tuple(
+        _group(random, number, hosts, interval, draft=draft, lends=(seed + number) % 3 == 0)
+        for number in range(1, count + 1)
+    )
     settle = 6.0 + 30 * interval
     if fast:
         # The tail is long compared with so short a run: it is added.
@@ -123,7 +127,9 @@ def plan(seed: int, minutes: float) -> Plan:
     )
 
 
-def _group(random: Random, number: int, hosts: int, interval: float, *, draft: bool) -> GroupPlan:
+def _group(
+    random: Random, number: int, hosts: int, interval: float, *, draft: bool, lends: bool
+) -> GroupPlan:
     members = tuple(range(hosts))
     if number > 1 and hosts > 2 and random.random() < 0.5:
         members = tuple(sorted(random.sample(members, random.randint(2, hosts))))
@@ -149,4 +155,6 @@ def _group(random: Random, number: int, hosts: int, interval: float, *, draft: b
         esn=random.random() < 0.2,
         hold_down=random.choice((0.5, 1.0, 3.0)),
         sites=random.choice((1, 2, 2)),
+        # A kernel goes on while the process is paused, past its lease too.
+        lends=lends and not draft and not arbiter,
     )

@@ -22,6 +22,8 @@ _BREAKS = {
     "outbound-late": ("R2", 17),
     "pushes-first": ("R3", 23),
     "believes-all": ("R7", 42),
+    "lends-unheard": ("R4", 2),
+    "keeps-its-window": ("R3", 2),
 }
 _SEEDS = 200
 

@@ -63,6 +63,7 @@ class Group:
             (HomePrefix(self.prefix, 64),),
             tuple(each.parameters for each in self.mobile_nodes),
             duplicate_address_detection=plan.probing,
+            lends_payload=plan.lends,
         )
         self.keys = {
             (one.identity, other.identity): Keys(world.random.randbytes(20))
