@@ -139,14 +139,11 @@ class LentAssociation(NamedTuple):
 class LendPayload(NamedTuple):
     """Open and seal a mobile node's payload, as long as its numbers last; nothing was lent before.
 
-    ``networks`` are the home address and the mobile network prefixes, each with its length. Progress comes
-    back as ``HomeAgent.payload_counted``, the end of anything without having been told to as
-    ``HomeAgent.payload_lost``.
+    The other end is that of its tunnel. Progress comes back as ``HomeAgent.payload_counted``, the end of
+    anything without having been told to as ``HomeAgent.payload_lost``.
     """
 
     home_address: bytes
-    care_of_address: bytes
-    networks: tuple[tuple[bytes, int], ...]
     associations: tuple[LentAssociation, ...]
 
 

@@ -51,8 +51,9 @@ class _Share:
 
 @dataclass(slots=True)
 class _Loan:
-    """``offered`` is what the dataplane was told; if it ``waits`` it will be. The mobile node may have moved
-    since. ``returned`` counts packets that came here nevertheless.
+    """``offered`` is what the dataplane was told; if it ``waits`` it will be.
+
+    ``returned`` counts packets that came here nevertheless.
     """
 
     offered: LendPayload
@@ -86,14 +87,18 @@ class Lending:
         if home_address in self._loans or self._not_before.get(home_address, now) > now:
             return
         payload = self._payload_of(home_address)
-        if not payload or home_address in self.encapsulation or not self._bucket.take(now):
+        # One mobile router's network may lie in another one's, which policies of a kernel do not tell apart.
+        if not payload or binding.prefixes or home_address in self.encapsulation:
             self._not_before[home_address] = now + _PATIENCE
             return
-        self._not_before.pop(home_address, None)
         # All of them are asked, so that what one lacks is on its way while others wait.
         ready = [self._associations.may_lend(each, effects) for each in payload]
         if not all(ready):
             return
+        if not self._bucket.take(now):
+            self._not_before[home_address] = now + 1 / _RATE
+            return
+        self._not_before.pop(home_address, None)
         loan: dict[tuple[bool, int], _Share] = {}
         lent = []
         for each in payload:
@@ -115,8 +120,7 @@ class Lending:
                     share.width // _REPORTS,
                 )
             )
-        networks = ((home_address, 128), *((each.prefix, each.length) for each in binding.prefixes))
-        offer = LendPayload(home_address, binding.care_of_address, networks, tuple(lent))
+        offer = LendPayload(home_address, tuple(lent))
         waits = self._associations.lending_waits
         self._loans[home_address] = _Loan(offer, binding.care_of_address, loan, waits)
         self._counters["payload_lent"] += 1
@@ -169,7 +173,6 @@ class Lending:
             if loan is None or loan.offered is not effect:
                 return None
             loan.waits = False
-            return effect._replace(care_of_address=loan.care_of_address)
         if type(effect) is ExtendPayload:
             loan = self._loans.get(effect.home_address)
             share = None if loan is None else loan.shares.get((effect.outbound, effect.spi))

@@ -496,7 +496,7 @@ class HomeAgent:
         effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
         home_address = binding.home_address
         effects += [RoutePrefix(*new, home_address) for new in prefixes if new not in old_prefixes]
-        if prefixes != old_prefixes or home_address in self.lending.encapsulation:
+        if prefixes or home_address in self.lending.encapsulation:
             self.lending.recall(home_address, effects)
         else:
             self.lending.moved(home_address, binding.care_of_address)

@@ -305,6 +305,61 @@ def test_no_replay_of_payload_is_accepted_and_few_packets_are_lost(host_down: bo
     assert passed >= HORIZON
 
 
+def test_payload_is_lent_when_what_is_lent_is_stored() -> None:
+    node = mobile_node(*TUNNELLED)
+    host = Host(node, lends_payload=True)
+    host.register(node)
+    outwards = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
+    host.sync = False
+    for _ in range(5):
+        host.receive(payload(node))
+        host.receive(outwards)
+    assert host.plane.lent == {}
+    host.sync = True
+    host.register(node)
+    host.receive(payload(node))
+    (inbound,) = (spi for outbound, spi in host.plane.lent[node.home_address] if not outbound)
+    limit = host.plane.lent[node.home_address][False, inbound]
+    lent = [node.tunnel(outwards, use=Use.PAYLOAD)]
+    while node.outbound[Use.PAYLOAD].sequence < limit:
+        lent.append(payload(node))
+    # More is not lent either before that is stored.
+    host.sync = False
+    host.carry_out(host.agent.payload_counted(node.home_address, inbound, limit, host.now, outbound=False))
+    host.settle()
+    assert host.plane.lent[node.home_address][False, inbound] == limit
+    host.sync = True
+    host.kill(host=True)
+    count = len(host.answers)
+    for each in lent:
+        host.receive(each)
+    assert len(host.answers) == count
+    for _ in range(3 * HORIZON):
+        host.receive(payload(node))
+        host.receive(outwards)
+    assert host.plane.lent[node.home_address][False, inbound] > limit
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_payload_is_lent_without_a_journal(when: str) -> None:
+    node = mobile_node(*TUNNELLED)
+    host = Host(node, lends_payload=True)
+    host.register(node)
+    host.lag = True
+    for _ in range(4 if when == "meanwhile" else 0):
+        host.receive(payload(node))
+    assert host.plane.lent == {}
+    host.carry_out(host.agent.journal_failed("No space left on device", host.now))
+    for _ in range(4):
+        host.receive(payload(node))
+    (inbound,) = (spi for outbound, spi in host.plane.lent[node.home_address] if not outbound)
+    limit = host.plane.lent[node.home_address][False, inbound]
+    host.carry_out(host.agent.payload_counted(node.home_address, inbound, limit, host.now, outbound=False))
+    assert host.plane.lent[node.home_address][False, inbound] == limit + HORIZON
+    host.carry_out(host.agent.payload_lost(node.home_address, host.now))
+    assert host.agent.counters["payload_lost"] == 1
+
+
 def test_outbound_numbers_are_never_used_twice_over_restarts() -> None:
     node = mobile_node(*TUNNELLED)
     host = Host(node)

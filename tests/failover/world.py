@@ -106,6 +106,7 @@ class MemberDataplane(Dataplane):
                 self.owns = True
             case effects.StandDown():
                 self.owns = False
+                self.lent.clear()
             case effects.StoreTerm(term):
                 assert term > self.term
                 self.term = term

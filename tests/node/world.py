@@ -92,6 +92,7 @@ class Dataplane:
         self.routes: set[tuple[bytes, int]] = set()
         self.reserved = 0
         self.announced: list[bytes] = []
+        self.lent: dict[bytes, dict[tuple[bool, int], int]] = {}
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
@@ -99,7 +100,17 @@ class Dataplane:
                 assert self.tunnels.get(home_address) != care_of_address or self.routes
                 self.tunnels[home_address] = care_of_address
             case effects.RemoveTunnel(home_address):
+                assert home_address not in self.lent
                 del self.tunnels[home_address]
+            case effects.LendPayload(home_address, associations):
+                assert home_address not in self.lent
+                assert home_address in self.tunnels
+                self.lent[home_address] = {(each.outbound, each.spi): each.limit for each in associations}
+            case effects.ExtendPayload(home_address, outbound, spi, first, limit):
+                assert self.lent[home_address][outbound, spi] < first <= limit
+                self.lent[home_address][outbound, spi] = limit
+            case effects.RecallPayload(home_address):
+                self.lent.pop(home_address, None)
             case effects.DefendAddress(value):
                 assert value not in self.defended
                 self.defended.add(value)

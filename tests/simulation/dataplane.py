@@ -60,7 +60,6 @@ class _State:
 class _Loan:
     def __init__(self, effect: LendPayload, random: Random) -> None:
         self.home_address = effect.home_address
-        self.care_of_address = effect.care_of_address
         # The kernel's IVs are numbers under a random mask: it knows nothing of members and terms.
         states = [_State(effect.home_address, each, random.getrandbits(24)) for each in effect.associations]
         self.outbound = next(each for each in states if each.association.direction is Direction.OUT)
@@ -75,6 +74,7 @@ class Dataplane:
         self._random = Random(f"dataplane {life.world.plan.seed} {life}")
         self._loans: dict[bytes, _Loan] = {}
         self._by_spi: dict[int, _Loan] = {}
+        self._tunnels: dict[bytes, bytes] = {}
 
     # -- effects -----------------------------------------------------------------------------------
 
@@ -88,8 +88,8 @@ class Dataplane:
             self._extend(effect)
         elif isinstance(effect, RecallPayload | RemoveTunnel):
             self._end(effect.home_address)
-        elif isinstance(effect, SetTunnel) and effect.home_address in self._loans:
-            self._loans[effect.home_address].care_of_address = effect.care_of_address
+        elif isinstance(effect, SetTunnel):
+            self._tunnels[effect.home_address] = effect.care_of_address
 
     def end(self) -> None:
         """Everything goes."""
@@ -128,7 +128,7 @@ class Dataplane:
         if destination != self._life.seat.group.address or octets[6] != ESP or len(octets) < 48:
             return False
         loan = self._by_spi.get(int.from_bytes(octets[40:44], "big"))
-        if loan is None or octets[8:24] != loan.care_of_address:
+        if loan is None or octets[8:24] != self._tunnels[loan.home_address]:
             return False
         state = loan.inbound[int.from_bytes(octets[40:44], "big")]
         number = int.from_bytes(octets[44:48], "big")
@@ -170,7 +170,7 @@ class Dataplane:
         if association.sequence > (state.first + association.limit) // 2 > state.reported:
             state.reported = association.sequence
             self._tell(loan, state, association.sequence)
-        packet = ipv6.build(life.seat.group.address, loan.care_of_address, ESP, sealed)
+        packet = ipv6.build(life.seat.group.address, self._tunnels[loan.home_address], ESP, sealed)
         life.world.send_from_home_agent(life, packet)
 
     # -- news for the process ----------------------------------------------------------------------
