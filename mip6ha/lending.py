@@ -12,12 +12,20 @@ a take-over, or when it is taken back, everything that was lent counts as used a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .associations import ALIGNMENT, Associations
-from .binding.cache import Binding
-from .effects import Effect, ExtendPayload, LendPayload, LentAssociation, RecallPayload, SendPacket
+from .binding.cache import Binding, BindingCache
+from .effects import (
+    Effect,
+    ExtendPayload,
+    LendPayload,
+    LentAssociation,
+    NarrowPath,
+    RecallPayload,
+    SendPacket,
+)
+from .forwarding import Forwarding
 from .ipsec.policy import Direction, Mode, Use
 from .ipsec.replay import DEFAULT_WINDOW
 from .ipsec.sad import SecurityAssociation
@@ -57,7 +65,6 @@ class _Loan:
     """
 
     offered: LendPayload
-    care_of_address: bytes
     shares: dict[tuple[bool, int], _Share]
     waits: bool
     returned: int = 0
@@ -67,12 +74,19 @@ class Lending:
     """What the dataplane has of one home agent's payload; nothing where that does not want any."""
 
     def __init__(
-        self, associations: Associations, counters: Counter[str], now: float, *, wanted: bool
+        self,
+        associations: Associations,
+        cache: BindingCache,
+        forwarding: Forwarding,
+        counters: Counter[str],
+        now: float,
+        *,
+        wanted: bool,
     ) -> None:
-        self.wanted = wanted
-        self.encapsulation: Mapping[bytes, tuple[int, int]] = {}
-        """Home addresses whose ESP goes in UDP, which stays here."""
+        self._wanted = wanted
         self._associations = associations
+        self._cache = cache
+        self._forwarding = forwarding
         self._counters = counters
         self._loans: dict[bytes, _Loan] = {}
         self._bucket = TokenBucket(_RATE, _BURST, now)
@@ -81,14 +95,15 @@ class Lending:
     def __contains__(self, home_address: bytes) -> bool:
         return home_address in self._loans
 
-    def lend(self, binding: Binding, now: float, effects: list[Effect]) -> None:
+    def lend(self, home_address: bytes, now: float, effects: list[Effect]) -> None:
         """A mobile node's payload went by the core: the next is the dataplane's, if that is possible."""
-        home_address = binding.home_address
+        if not self._wanted or not self._forwarding.is_protected(home_address):
+            return
         if home_address in self._loans or self._not_before.get(home_address, now) > now:
             return
         payload = self._payload_of(home_address)
-        # One mobile router's network may lie in another one's, which policies of a kernel do not tell apart.
-        if not payload or binding.prefixes or home_address in self.encapsulation:
+        binding = self._cache.get(home_address)
+        if not payload or binding is None or not self._may_leave(binding, now):
             self._not_before[home_address] = now + _PATIENCE
             return
         # All of them are asked, so that what one lacks is on its way while others wait.
@@ -122,7 +137,7 @@ class Lending:
             )
         offer = LendPayload(home_address, tuple(lent))
         waits = self._associations.lending_waits
-        self._loans[home_address] = _Loan(offer, binding.care_of_address, loan, waits)
+        self._loans[home_address] = _Loan(offer, loan, waits)
         self._counters["payload_lent"] += 1
         effects.append(offer)
 
@@ -189,17 +204,18 @@ class Lending:
         for home_address in list(self._loans):
             self.recall(home_address, effects)
 
-    def recall_at(self, care_of_address: bytes, effects: list[Effect]) -> None:
-        """As :meth:`recall`, for who is there: the path has become too narrow for a dataplane."""
-        for home_address, loan in list(self._loans.items()):
-            if loan.care_of_address == care_of_address:
-                self.recall(home_address, effects)
+    def heed(self, effects: list[Effect]) -> None:
+        """Paths that have become narrow: no kernel fragments a tunnel packet outside (RFC 2473 7.1)."""
+        for each in effects[:]:
+            if type(each) is NarrowPath:
+                for home_address in list(self._loans):
+                    if self._cache.is_at(home_address, each.care_of_address):
+                        self.recall(home_address, effects)
 
-    def moved(self, home_address: bytes, care_of_address: bytes) -> None:
-        """The tunnel of a home address ends somewhere else now; its loan goes along."""
-        loan = self._loans.get(home_address)
-        if loan is not None:
-            loan.care_of_address = care_of_address
+    def follow(self, binding: Binding, effects: list[Effect]) -> None:
+        """Tunnel or networks of a mobile node are about to change: its loan goes along, if that can be."""
+        if not self._is_plain(binding):
+            self.recall(binding.home_address, effects)
 
     def end(self) -> None:
         """Nothing is lent any more, and the dataplane knows."""
@@ -219,6 +235,16 @@ class Lending:
         for share in loan.shares.values():
             self._associations.take_back(share.association)
         return True
+
+    def _is_plain(self, binding: Binding) -> bool:
+        """Whether a mobile node's payload is what policies of a kernel can tell from all other.
+
+        One mobile router's network may lie in another one's, and ESP in UDP looks the same to them.
+        """
+        return not binding.prefixes and binding.home_address not in self._forwarding.encapsulation
+
+    def _may_leave(self, binding: Binding, now: float) -> bool:
+        return binding.is_bound and self._is_plain(binding) and not self._forwarding.is_narrow(binding, now)
 
     def _payload_of(self, home_address: bytes) -> list[SecurityAssociation]:
         """The SA that payload leaves by and those it comes by; none unless there are both, for all of it."""

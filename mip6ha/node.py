@@ -30,7 +30,6 @@ from .effects import (
     EndProbe,
     Event,
     ExtendPayload,
-    NarrowPath,
     ProbeAddress,
     ReleaseAddress,
     RemoveTunnel,
@@ -108,7 +107,14 @@ class HomeAgent:
         self.signalling = Signalling(
             parameters.address, self.associations, self.counters, parameters.refresh_advice
         )
-        self.lending = Lending(self.associations, self.counters, now, wanted=parameters.lends_payload)
+        self.lending = Lending(
+            self.associations,
+            self.cache,
+            self.forwarding,
+            self.counters,
+            now,
+            wanted=parameters.lends_payload,
+        )
         self._discovery = Discovery(parameters, self.cache, self.signalling, self.counters)
         self._refusals = Refusals(parameters.address, self.cache, self.counters, now)
         self.negotiation: Negotiation | None = None
@@ -123,7 +129,7 @@ class HomeAgent:
                 discarded=self.lending.recall,
             )
             self.negotiation = negotiation
-            self.forwarding.encapsulation = self.lending.encapsulation = negotiation.encapsulation
+            self.forwarding.encapsulation = negotiation.encapsulation
             self.signalling.follows = negotiation.serves
         self.mobile_nodes = MobileNodes(
             parameters.mobile_nodes, self.associations, self.forwarding, self.signalling
@@ -334,7 +340,7 @@ class HomeAgent:
             if next_header != IPV6:
                 raise Refused("selector_mismatch")
             self.forwarding.decapsulate(inner, parsed, association, effects)
-            self._lend(home_address, now, effects)
+            self.lending.lend(home_address, now, effects)
             return
         if self.frozen:
             raise Refused(self.frozen)
@@ -496,10 +502,7 @@ class HomeAgent:
         effects += [UnroutePrefix(*old) for old in old_prefixes if old not in prefixes]
         home_address = binding.home_address
         effects += [RoutePrefix(*new, home_address) for new in prefixes if new not in old_prefixes]
-        if prefixes or home_address in self.lending.encapsulation:
-            self.lending.recall(home_address, effects)
-        else:
-            self.lending.moved(home_address, binding.care_of_address)
+        self.lending.follow(binding, effects)
         protected = self.forwarding.is_protected(home_address)
         effects.append(SetTunnel(home_address, binding.care_of_address, protected))
         return True
@@ -553,10 +556,7 @@ class HomeAgent:
         icmp = icmpv6.parse(octets, parsed.logical_source, parsed.destination)
         if icmp.type in _ERROR_TYPES:
             self.forwarding.tunnel_error(icmp, now, effects)
-            for each in effects:
-                if type(each) is NarrowPath:
-                    self.lending.recall_at(each.care_of_address, effects)
-                    break
+            self.lending.heed(effects)
             return
         if icmp.type == icmpv6.MOBILE_PREFIX_SOLICITATION:
             home_address = parsed.home_address
@@ -586,15 +586,7 @@ class HomeAgent:
         if self.lending.give_back(binding.home_address, packet, effects):
             return
         self.forwarding.encapsulate(binding, packet, now, effects)
-        self._lend(binding.home_address, now, effects)
-
-    def _lend(self, home_address: bytes, now: float, effects: list[Effect]) -> None:
-        """Let the dataplane do it from now on, if it can."""
-        if not self.lending.wanted or not self.forwarding.is_protected(home_address):
-            return
-        binding = self.cache.get(home_address)
-        if binding is not None and binding.is_bound and not self.forwarding.is_narrow(binding, now):
-            self.lending.lend(binding, now, effects)
+        self.lending.lend(binding.home_address, now, effects)
 
     # -- mobile nodes ------------------------------------------------------------------------------
 

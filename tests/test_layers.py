@@ -33,9 +33,8 @@ ALLOWED["forwarding"] = _CORES | {"associations", "tunnel"}
 ALLOWED["signalling"] = ALLOWED["negotiation"] = _CORES | {"associations"}
 ALLOWED["refusals"] = _CORES | {"rate"}
 ALLOWED["discovery"] = _CORES | {"signalling"}
-ALLOWED["lending"] = _CORES | {"associations", "rate"}
 _CORES = ALLOWED["forwarding"] | {"forwarding", "rate", "signalling", "negotiation"}
-ALLOWED["mobile_nodes"] = _CORES
+ALLOWED["mobile_nodes"] = ALLOWED["lending"] = _CORES
 ALLOWED["views"] = {"wire", "binding", "harp"}
 _CORES |= {"refusals", "discovery", "mobile_nodes", "views", "lending"}
 ALLOWED["node"] = _CORES

@@ -279,6 +279,7 @@ def test_views_are_json_and_hold_no_keys() -> None:
         "esn": False,
         "sequence": 1,
         "packets": 1,
+        "lent": False,
     }
     assert [each["mode"] for each in associations] == ["transport", "transport", "tunnel", "tunnel"]
     assert status == {
