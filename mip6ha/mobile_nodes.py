@@ -12,7 +12,7 @@ from .associations import Associations
 from .binding.authentication import MessageAuthentication
 from .binding.messages import MessageType
 from .forwarding import Forwarding
-from .ipsec.policy import Mode, Use
+from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import MOBILITY
 from .parameters import MobileNodeParameters
@@ -81,7 +81,8 @@ class MobileNodes:
         """Serve a mobile node; ``before`` are the SAs that it had under other parameters."""
         home_address = mobile_node.home_address
         self._associations.admit(home_address, mobile_node.associations, before)
-        self._demand(mobile_node, tunnel_mode=any(_is_tunnel(each.use) for each in mobile_node.associations))
+        modes = {each.use.mode for each in mobile_node.associations}
+        self._demand(mobile_node, tunnel_mode=Mode.TUNNEL in modes)
         self._serve(mobile_node)
 
     def dismiss(self, home_address: bytes, *, stays: bool) -> tuple[SecurityAssociation, ...]:
@@ -114,7 +115,3 @@ class MobileNodes:
         if known is None or not known.is_made_of(wanted.spi, wanted.key):
             known = MessageAuthentication(wanted.spi, wanted.key)
         authentications[home_address] = known
-
-
-def _is_tunnel(use: Use) -> bool:
-    return use.mode is Mode.TUNNEL
