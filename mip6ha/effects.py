@@ -121,8 +121,9 @@ class UnroutePrefix(NamedTuple):
 class LentAssociation(NamedTuple):
     """A tunnel mode SA of payload that the dataplane counts: it may use numbers from ``first`` to ``limit``.
 
-    Outbound no number may be used twice; inbound ``window`` is the size of the replay window, and nothing up
-    to ``first`` was seen there. With ``step`` the dataplane says how far it is, every so many numbers.
+    Outbound no number may be used twice, and the dataplane says when half of them are. Inbound ``window`` is
+    the size of the replay window, everything below ``first`` counts as seen, and how far it is the dataplane
+    says every ``step`` numbers.
     """
 
     outbound: bool

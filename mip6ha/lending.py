@@ -132,7 +132,7 @@ class Lending:
                     size,
                     first,
                     limit,
-                    share.width // _REPORTS,
+                    0 if outbound else share.width // _REPORTS,
                 )
             )
         offer = LendPayload(home_address, tuple(lent))
@@ -176,7 +176,8 @@ class Lending:
                 share.width = min(2 * share.width, _WIDEST)
             elif passed > _TOO_SELDOM:
                 share.width = max(share.width // 2, ALIGNMENT)
-        effects.append(ExtendPayload(home_address, outbound, spi, *more, share.width // _REPORTS))
+        step = 0 if outbound else share.width // _REPORTS
+        effects.append(ExtendPayload(home_address, outbound, spi, *more, step))
 
     def let_go(self, effects: list[Effect]) -> list[Effect]:
         """What is still wanted of effects that have waited for others."""
