@@ -269,7 +269,7 @@ class JournaledHomeAgent:
         if self.journal.failed:
             for home_address in homes:
                 self.associations.confirm(self.associations.outstanding(home_address))
-            return effects
+            return self.home_agent.lending.let_go(effects)
         if wanted:
             rest: list[Effect] = []
             for each in effects:

@@ -356,6 +356,9 @@ def test_payload_is_lent_without_a_journal(when: str) -> None:
     limit = host.plane.lent[node.home_address][False, inbound]
     host.carry_out(host.agent.payload_counted(node.home_address, inbound, limit, host.now, outbound=False))
     assert host.plane.lent[node.home_address][False, inbound] == limit + HORIZON
+    outwards = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
+    host.receive(outwards)
+    assert host.answers[-1] == outwards
     host.carry_out(host.agent.payload_lost(node.home_address, host.now))
     assert host.agent.counters["payload_lost"] == 1
 
