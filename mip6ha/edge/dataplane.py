@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..config import EdgeConfiguration
 from ..effects import (
@@ -23,8 +23,11 @@ from ..effects import (
     DefendAddress,
     Effect,
     EndProbe,
+    ExtendPayload,
+    LendPayload,
     NarrowPath,
     ProbeAddress,
+    RecallPayload,
     ReleaseAddress,
     RemoveTunnel,
     RoutePrefix,
@@ -42,7 +45,16 @@ from .sysctl import Switches
 from .tun import Tun
 from .virtual_link import VirtualLink
 
-__all__ = ["FIRST_TABLE", "Dataplane", "Report", "TunDataplane"]
+__all__ = [
+    "FIRST_TABLE",
+    "Dataplane",
+    "PayloadCounted",
+    "PayloadLost",
+    "PayloadNews",
+    "Report",
+    "Tell",
+    "TunDataplane",
+]
 
 _DEFAULT_MTU = 1500
 FIRST_TABLE = 13500
@@ -51,6 +63,26 @@ FIRST_TABLE = 13500
 
 Report = Callable[[str, dict[str, object]], object]
 """Takes the name of an event, and its fields."""
+
+
+class PayloadCounted(NamedTuple):
+    """How far a lent SA is: the last number sent, or the highest one accepted."""
+
+    home_address: bytes
+    outbound: bool
+    spi: int
+    number: int
+
+
+class PayloadLost(NamedTuple):
+    """Nothing is lent for a home address any more, though the core did not ask for that."""
+
+    home_address: bytes
+
+
+PayloadNews = PayloadCounted | PayloadLost
+Tell = Callable[[list[PayloadNews]], object]
+"""Takes what the core has to hear about lent payload, in order; never in the middle of an effect."""
 
 
 class Dataplane(Protocol):
@@ -64,7 +96,7 @@ class Dataplane(Protocol):
     def flush(self) -> None:
         """Do everything that is queued."""
 
-    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+    def attend(self, reactor: Any, report: Report, tell: Tell) -> Callable[[], object]:
         """Look after what is in the kernel while ``reactor`` runs, until what is returned is called."""
 
     def close(self) -> None:
@@ -81,6 +113,8 @@ class TunDataplane:
 
     _forwards_on = False
     """Whether what a killed process left still forwards."""
+    offloads = False
+    """Whether payload under ESP may be lent to it."""
     lease_margin = 0.0
     """How many seconds before the end of its lease a member stops: as long as telling the kernel may take."""
 
@@ -123,6 +157,10 @@ class TunDataplane:
             SetTunnel: lambda effect: None,
             RemoveTunnel: lambda effect: None,
             NarrowPath: lambda effect: None,
+            # It seals and opens as well.
+            LendPayload: lambda effect: None,
+            ExtendPayload: lambda effect: None,
+            RecallPayload: lambda effect: None,
         }
 
     def _open_home_link(self, edge: EdgeConfiguration, undo: ExitStack) -> HomeLink | None:
@@ -152,7 +190,7 @@ class TunDataplane:
         for failure in self._tables.flush():
             self.counters[f"netlink_{failure}"] += 1
 
-    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+    def attend(self, reactor: Any, report: Report, tell: Tell) -> Callable[[], object]:
         """See :class:`Dataplane`: nothing here lives on without this process."""
         return lambda: None
 

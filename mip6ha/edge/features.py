@@ -17,6 +17,7 @@ from struct import Struct
 
 from ..ipsec.algorithms import Keys
 from . import xfrm
+from .esp_steering import EspSteering
 from .netlink_messages import CREATE, EXCLUSIVE, Conversation, Request, attribute, nested
 from .xfrm_layout import Mode, Selector
 from .xfrm_policy import Direction, Policy, PolicyType
@@ -63,6 +64,8 @@ class KernelFeatures:
     """One IPv6 tunnel device for every tunnel (external mode), and routes that say which."""
     source_filter: str
     """cls_flower: which inner addresses may come from which care-of address."""
+    steering: str
+    """cls_u32 and act_mirred: which ESP packets the kernel opens, by SPI, source and sequence number."""
     macvlan: str
     """An interface with another MAC address on the home link; a redundant set needs it."""
 
@@ -73,6 +76,13 @@ class KernelFeatures:
             f"{name} ({why})"
             for name, why in (("tunnel", self.tunnel), ("source_filter", self.source_filter))
             if why
+        )
+
+    @property
+    def offload(self) -> tuple[str, ...]:
+        """What the kernel dataplane of a home agent lacks for protected payload: the daemon has it then."""
+        return tuple(
+            f"{name} ({why})" for name, why in (("esp", self.esp), ("steering", self.steering)) if why
         )
 
     @property
@@ -98,7 +108,7 @@ def _try_all() -> KernelFeatures:
         why = f"no network namespace to try it in: {errno.errorcode.get(ctypes.get_errno(), '?')}"
         return KernelFeatures(*[why] * len(fields(KernelFeatures)))
     return KernelFeatures(
-        *(_outcome(trial) for trial in (_esp, _mip6, _sub_policies, _tunnel, _flower, _macvlan))
+        *(_outcome(trial) for trial in (_esp, _mip6, _sub_policies, _tunnel, _flower, _steering, _macvlan))
     )
 
 
@@ -232,6 +242,16 @@ def _flower() -> None:
             ),
         ),
     )
+
+
+def _steering() -> None:
+    kernel = Conversation(_NETLINK_ROUTE)
+    steering = EspSteering(kernel, socket.if_nametoindex("lo"), _HERE)
+    try:
+        for failure in [*steering.open(), *kernel.send(steering.steer(0x1000, _THERE, 1, 1))]:
+            raise OSError(failure.code, failure.text or os.strerror(failure.code))
+    finally:
+        kernel.close()
 
 
 def _macvlan() -> None:

@@ -2,8 +2,9 @@
 
 Covered: tunnels, mobile network prefixes and the source check in the kernel, members of a set, adopting what
 a killed process left, repairing what somebody else changed. Not covered: when to look for that
-(``kernel_watch``). Signalling takes the same way as on the TUN dataplane, and so does what goes to an
-address without a tunnel; neighbours, virtual MAC address and rules are the same as well.
+(``kernel_watch``), payload under ESP (``kernel_payload``). Signalling takes the same way as on the TUN
+dataplane, and so does what goes to an address without a tunnel; neighbours, virtual MAC address and rules are
+the same as well.
 
 A standby has every route and filter installed. A gate in front of the tunnel device, one filter in either
 direction, keeps what a switch floods from being forwarded twice; taking over removes it.
@@ -17,14 +18,26 @@ from typing import Any
 
 from .. import icmpv6
 from ..config import EdgeConfiguration
-from ..effects import NarrowPath, RemoveTunnel, RoutePrefix, SendPacket, SetTunnel, UnroutePrefix
+from ..effects import (
+    ExtendPayload,
+    LendPayload,
+    NarrowPath,
+    RecallPayload,
+    RemoveTunnel,
+    RoutePrefix,
+    SendPacket,
+    SetTunnel,
+    UnroutePrefix,
+)
 from ..ipv6 import HEADER_LENGTH, IPV6, MINIMUM_MTU, build
-from .dataplane import FIRST_TABLE, Report, TunDataplane
+from .dataplane import FIRST_TABLE, Report, Tell, TunDataplane
 from .errors import Unusable
 from .features import kernel_features
 from .kernel_messages import NETLINK_ROUTE, add_rule, remove_rule
+from .kernel_payload import NARROW, KernelPayload
 from .kernel_tunnels import Comparison, KernelTunnels
 from .kernel_watch import KernelWatch
+from .mobile_link import SocketReader
 from .netlink import MAIN_TABLE
 from .netlink_messages import Conversation, Message, Overrun
 from .selection import Selection
@@ -42,7 +55,11 @@ _QUOTED = HEADER_LENGTH + 8
 
 
 class KernelDataplane(TunDataplane):
-    """As :class:`TunDataplane`, with tunnels in the kernel. ``clock`` is monotonic, in seconds."""
+    """As :class:`TunDataplane`, with tunnels in the kernel. ``clock`` is monotonic, in seconds.
+
+    ``offloads`` tells whether the kernel takes payload under ESP too; then effects that lend it are carried
+    out, otherwise they do nothing.
+    """
 
     _forwards_on = True
     # A process that is late cannot hold back what the kernel forwards by itself.
@@ -56,11 +73,16 @@ class KernelDataplane(TunDataplane):
         *,
         clock: Callable[[], float],
     ) -> None:
-        lacks = kernel_features().forwarding
-        if lacks:
-            raise Unusable(f"the kernel dataplane needs what this kernel lacks: {', '.join(lacks)}")
+        features = kernel_features()
+        if features.forwarding:
+            lacks = ", ".join(features.forwarding)
+            raise Unusable(f"the kernel dataplane needs what this kernel lacks: {lacks}")
+        self.offloads = not features.offload
+        self._payload: KernelPayload | None = None
+        self._tell: Tell | None = None
         self._clock = clock
-        self._narrow: dict[bytes, float] = {}
+        # Until when, and how many octets.
+        self._narrow: dict[bytes, tuple[float, int]] = {}
         self._leftovers_after = clock() + _GRACE
         self._shut_after = clock() + _GRACE
         super().__init__(address, edge, anycast)
@@ -69,6 +91,12 @@ class KernelDataplane(TunDataplane):
             RemoveTunnel: self._remove_tunnel,
             NarrowPath: self._narrow_path,
         }
+        if self._payload is not None:
+            self._carry_out |= {
+                LendPayload: self._payload.lend,
+                ExtendPayload: self._payload.extend,
+                RecallPayload: lambda effect: self._recall(effect.home_address),
+            }
 
     def _prepare(self, edge: EdgeConfiguration, undo: ExitStack) -> Selection | None:
         # Of the selection's thread, which must not share a conversation.
@@ -105,7 +133,17 @@ class KernelDataplane(TunDataplane):
         for _ in self._tunnels.compare(self._dumps, Comparison(leftovers=False)):
             pass
         undo.callback(self._tunnels.clear)
+        self.offloads = self.offloads and self.link_mtu >= NARROW
+        if self.offloads:
+            self._payload = self._open_payload(group)
+            undo.callback(self._payload.close)
         return selection
+
+    def _open_payload(self, group: int) -> KernelPayload:
+        try:
+            return KernelPayload(self.kernel, self._address, group, self.tun.interface, self.counters)
+        except OSError as error:
+            raise Unusable(f"payload in the kernel: {error.strerror}") from None
 
     def _switch_rules(self, *, selected: bool) -> None:
         super()._switch_rules(selected=selected)
@@ -127,16 +165,26 @@ class KernelDataplane(TunDataplane):
         """See :class:`Dataplane`."""
         super().flush()
         self._tunnels.flush()
-        self.counters["netlink_messages"] = self.kernel.sent + self._tables.changes
+        states = 0 if self._payload is None else self._payload.messages
+        self.counters["netlink_messages"] = self.kernel.sent + self._tables.changes + states
 
     def _bring_here(self, address: bytes, *, here: bool = True) -> None:
         self._tunnels.bring_here(address, here=here)
 
     def _set_tunnel(self, effect: SetTunnel) -> None:
         self._tunnels.tunnel(effect.home_address, effect.care_of_address, protected=effect.protected)
+        if self._payload is not None and effect.protected:
+            self._payload.move(effect.home_address, effect.care_of_address)
+        else:
+            self._recall(effect.home_address)
 
     def _remove_tunnel(self, effect: RemoveTunnel) -> None:
+        self._recall(effect.home_address)
         self._tunnels.tunnel(effect.home_address, None)
+
+    def _recall(self, home_address: bytes) -> None:
+        if self._payload is not None:
+            self._payload.recall(home_address)
 
     def _route(self, effect: RoutePrefix) -> None:
         self._tunnels.add_prefix(effect.prefix, effect.length, effect.home_address)
@@ -151,13 +199,20 @@ class KernelDataplane(TunDataplane):
         outside, as one has to that holds 1280 octets (RFC 2473 7.1): those are left to the core.
         """
         care_of_address = effect.care_of_address
-        if effect.mtu < MINIMUM_MTU + HEADER_LENGTH:
-            self._narrow[care_of_address] = self._clock() + effect.seconds
-            self._tunnels.set_narrow(set(self._narrow))
+        if effect.mtu < NARROW:
+            self._narrow[care_of_address] = self._clock() + effect.seconds, effect.mtu
+            self._leave_narrow()
         quoted = build(self._address, care_of_address, IPV6, bytes(HEADER_LENGTH))
         news = icmpv6.error(icmpv6.PACKET_TOO_BIG, 0, effect.mtu, care_of_address, quoted[:_QUOTED])
         if news is not None:
             self._send(SendPacket(news))
+
+    def _leave_narrow(self) -> None:
+        """What ESP makes longer is left to the core sooner than what a tunnel does."""
+        least = MINIMUM_MTU + HEADER_LENGTH
+        self._tunnels.set_narrow({each for each, (_, mtu) in self._narrow.items() if mtu < least})
+        if self._payload is not None:
+            self._payload.set_narrow(self._narrow)
 
     # -- who owns the addresses --------------------------------------------------------------------
 
@@ -168,6 +223,8 @@ class KernelDataplane(TunDataplane):
 
     def _disown(self) -> None:
         super()._disown()
+        if self._payload is not None:
+            self._payload.recall_all()
         self._shut_after = self._clock() + _LET_RUN_OUT
 
     def _set_gate(self, *, shut: bool) -> None:
@@ -185,16 +242,38 @@ class KernelDataplane(TunDataplane):
     @property
     def suspect(self) -> bool:
         """Whether something may not be as it should."""
-        return self._tunnels.suspect
+        return self._tunnels.suspect or (self._payload is not None and self._payload.suspect)
 
     def doubt(self) -> None:
         """Somebody else has changed something."""
         self._tunnels.suspect = True
 
-    def attend(self, reactor: Any, report: Report) -> Callable[[], object]:
+    def attend(self, reactor: Any, report: Report, tell: Tell) -> Callable[[], object]:
         """See :class:`Dataplane`."""
         watch = KernelWatch(self, reactor, lambda repaired: report("kernel_repaired", dict(repaired)))
-        return watch.close
+        if self._payload is None:
+            return watch.close
+        self._tell = tell
+        source: Any = self._payload.events
+        reader = SocketReader(source, self.hear, reactor)
+        reactor.addReader(reader)
+
+        def close() -> None:
+            self._tell = None
+            reactor.removeReader(reader)
+            watch.close()
+
+        return close
+
+    def hear(self) -> None:
+        """Take what the kernel has announced about payload, and pass it on."""
+        if self._payload is not None:
+            self._payload.read_events()
+            self._pass_news()
+
+    def _pass_news(self) -> None:
+        if self._payload is not None and self._tell is not None and (news := self._payload.news()):
+            self._tell(news)
 
     def concerns(self, message: Message) -> bool:
         """Whether a notification is about something of ours."""
@@ -203,10 +282,11 @@ class KernelDataplane(TunDataplane):
     def tend(self) -> None:
         """What only time brings: the gate shuts behind who does not serve, paths are tried again."""
         now = self._clock()
-        if any(until <= now for until in self._narrow.values()):
-            self._narrow = {each: until for each, until in self._narrow.items() if until > now}
-            self._tunnels.set_narrow(set(self._narrow))
+        if any(until <= now for until, _ in self._narrow.values()):
+            self._narrow = {each: known for each, known in self._narrow.items() if known[0] > now}
+            self._leave_narrow()
             self.flush()
+        self._pass_news()
         if not self.owns and not self.device.shut and self._clock() >= self._shut_after:
             self._set_gate(shut=True)
             if self._selection is not None:
@@ -222,6 +302,9 @@ class KernelDataplane(TunDataplane):
         try:
             found.repaired.update(dict.fromkeys(self._ensure(), 1))
             yield from self._tunnels.compare(self._dumps, found)
+            for _ in () if self._payload is None else self._payload.compare(self._dumps, found.repaired):
+                self._pass_news()
+                yield
         except (OSError, Overrun, Unusable):
             self.counters["repair_failed"] += 1
             self._tunnels.suspect = True

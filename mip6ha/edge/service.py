@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from ..parameters import HomeAgentParameters, MobileNodeParameters
 from ..wire import address, text
 from . import logging
 from .control import Listing, Request, UnixControl, Unwilling
-from .dataplane import TunDataplane
+from .dataplane import PayloadCounted, PayloadNews, TunDataplane
 from .ike_keylog import KeyLogDirectory
 from .ike_views import ike_sa
 from .ndp import NeighborListener
@@ -147,7 +148,7 @@ class HomeAgentService(Service):
         self._read(TunReader(self._dataplane.tun, self._received, self._settle, self._reactor))
         if self._dataplane.home_link is not None:
             self._read(NeighborListener(self._dataplane.home_link, self._conflicted, self._reactor))
-        self._closers.append(self._dataplane.attend(self._reactor, self._log))
+        self._closers.append(self._dataplane.attend(self._reactor, self._log, self._payload_told))
         # Last, for whoever reaches the socket may expect a home agent that serves.
         self._closers.append(UnixControl(edge.control_socket, self._commands(), self._reactor).close)
         self._settle()
@@ -220,6 +221,13 @@ class HomeAgentService(Service):
 
     def _conflicted(self, address: bytes) -> None:
         self._input(lambda: self._core.address_conflict(address, time.monotonic()))
+        self._settle()
+
+    def _payload_told(self, news: list[PayloadNews]) -> None:
+        core: Any = self._core
+        for each in news:
+            tell = core.payload_counted if isinstance(each, PayloadCounted) else core.payload_lost
+            self._input(partial(tell, *each, time.monotonic()))
         self._settle()
 
     def _timed(self) -> None:

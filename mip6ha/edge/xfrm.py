@@ -23,7 +23,7 @@ from .netlink_messages import (
     Request,
     attribute,
 )
-from .xfrm_events import Counted, counted, policy_in, state_in
+from .xfrm_events import Counted, counted, policy_in, removals_by, removed_state, state_in
 from .xfrm_layout import (
     A_MIGRATE,
     A_REPLAY_THRESHOLD,
@@ -36,6 +36,7 @@ from .xfrm_layout import (
     GET_EVENT,
     GET_POLICY,
     GET_STATE,
+    GROUP_STATE,
     MIGRATE,
     MIGRATION,
     NEW_EVENT,
@@ -189,9 +190,28 @@ class Xfrm:
         """How many requests were sent."""
         return self._conversation.sent
 
+    @property
+    def port(self) -> int:
+        """What the kernel calls this socket: announcements tell who caused them."""
+        return self._conversation.port
+
     def carry_out(self, requests: Sequence[Request]) -> list[Failure]:
         """Make changes in order, with as few system calls as possible; which failed, by their index."""
         return self._conversation.send(requests)
+
+    def take_out(self, identities: Iterable[StateId]) -> dict[StateId, Counters]:
+        """Remove states; where their counters stood in the end, of those that were there.
+
+        Asking before would miss what is sent meanwhile, and afterwards there is nobody to ask: so it is
+        heard from the announcement, which is made when a state can be used no more.
+        """
+        announced = Conversation(PROTOCOL, (GROUP_STATE,))
+        try:
+            announced.attach_filter(removals_by(self.port))
+            self._conversation.send([remove(each) for each in identities])
+            return dict(removed_state(message.body) for message in announced.notifications())
+        finally:
+            announced.close()
 
     def states(self) -> Iterator[InstalledState]:
         """Every state of IPv6, ours or not. Take all before asking for anything else.

@@ -7,6 +7,7 @@ requests for negotiation (acquire), NAT mappings, migrations.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct
 from typing import NamedTuple
 
 from ..wire import UNSPECIFIED
@@ -52,7 +53,10 @@ __all__ = [
     "Removed",
     "XfrmEvents",
     "counted",
+    "others_only",
     "policy_in",
+    "removals_by",
+    "removed_state",
     "state_in",
 ]
 
@@ -145,6 +149,12 @@ def _removed(body: bytes) -> Removed:
     return Removed(StateId.decoded(body, inner[80:96] if inner else UNSPECIFIED))
 
 
+def removed_state(body: bytes) -> tuple[StateId, Counters]:
+    """Which state somebody removed, and where its counters stood then."""
+    found = attributes(body, STATE_ID.size)
+    return _removed(body).id, Counters.decoded(found)[0]
+
+
 def _policy_removed(body: bytes) -> PolicyRemoved:
     found = attributes(body, 64)
     # Type and templates stand beside the policy, not in it.
@@ -175,19 +185,64 @@ def _announcement(message: Message) -> Announcement | None:
     return None
 
 
+# Instructions of a program for a socket of notifications. A netlink header and reqids are in host order, and
+# loaded as if they were in network order.
+_LOAD_WORD, _LOAD_HALF, _AND, _EQUAL, _GIVE_BACK = 0x20, 0x28, 0x54, 0x15, 0x06
+_KIND_AT, _PORT_AT, _COUNTED_REQID_AT = 4, 12, 16 + STATE_ID.size + 20
+
+
+def _program(*instructions: tuple[int, int, int, int]) -> bytes:
+    return b"".join(Struct("=HBBI").pack(*each) for each in instructions)
+
+
+def _swapped(value: int) -> int:
+    return int.from_bytes(value.to_bytes(4, "little"), "big")
+
+
+def removals_by(port: int) -> bytes:
+    """Only states that this socket removed."""
+    return _program(
+        (_LOAD_WORD, 0, 0, _PORT_AT),
+        (_EQUAL, 0, 3, _swapped(port)),
+        (_LOAD_HALF, 0, 0, _KIND_AT),
+        (_EQUAL, 0, 1, DELETE_STATE << 8),
+        (_GIVE_BACK, 0, 0, 0xFFFF),
+        (_GIVE_BACK, 0, 0, 0),
+    )
+
+
+def others_only(port: int, reqids: range) -> bytes:
+    """What this socket did not cause; counters only of states with these reqids, 2^16 of them."""
+    return _program(
+        (_LOAD_WORD, 0, 0, _PORT_AT),
+        (_EQUAL, 5, 0, _swapped(port)),
+        (_LOAD_HALF, 0, 0, _KIND_AT),
+        (_EQUAL, 0, 4, NEW_EVENT << 8),
+        (_LOAD_WORD, 0, 0, _COUNTED_REQID_AT),
+        (_AND, 0, 0, _swapped(0xFFFF0000)),
+        (_EQUAL, 1, 0, _swapped(reqids.start)),
+        (_GIVE_BACK, 0, 0, 0),
+        (_GIVE_BACK, 0, 0, 0xFFFF),
+    )
+
+
 class XfrmEvents:
     """What the kernel announces about states, policies, counters and expiry, whoever caused it.
 
     ``buffer`` is how many octets may wait. Who listens to counters makes the kernel announce those of every
-    state, every two packets. Not to be mixed with :class:`Xfrm`: each has a socket of its own.
+    state, every two packets. ``program`` keeps something back. Not to be mixed with :class:`Xfrm`: each has
+    a socket of its own.
     """
 
     def __init__(
         self,
         buffer: int = 1 << 20,
         groups: Iterable[int] = (GROUP_EXPIRE, GROUP_STATE, GROUP_POLICY, GROUP_EVENTS),
+        program: bytes = b"",
     ) -> None:
         self._conversation = Conversation(PROTOCOL, groups, buffer)
+        if program:
+            self._conversation.attach_filter(program)
 
     def close(self) -> None:
         """Give up the socket."""

@@ -126,6 +126,11 @@ class Wire:
         )
         assert done.returncode == 0, f"{commands}: {done.stderr}"
 
+    def filters(self, where: str) -> str:
+        """The filters of a device's side, as they are listed."""
+        listing = ["tc", "-n", self.name, "filter", "show", "dev", *where.split()]
+        return subprocess.run(listing, capture_output=True, text=True, check=True).stdout
+
     def switch(self, name: str, value: str) -> None:
         """Set a switch of the IPv6 stack in the namespace."""
         with self.inside():

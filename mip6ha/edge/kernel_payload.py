@@ -1,0 +1,424 @@
+"""Payload under ESP in the kernel, with the numbers that the core lends: what is lent, told and repaired.
+
+Covered: lending, extending, recalling, moving with numbers and windows, how far the kernel is, finding what
+somebody else changed and what a killed process left. Not covered: when to lend (the core), which packets come
+here (``esp_steering``), states and policies as data (``payload_associations``).
+
+Whatever goes wrong with the payload of a home address ends all of it here, and the core is told: it has the
+keys, and numbers that nobody used. What is ours is known by its reqid, of which a group has 65,536.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ..effects import ExtendPayload, LendPayload
+from . import xfrm
+from .dataplane import PayloadCounted, PayloadLost, PayloadNews
+from .esp_steering import EspSteering
+from .netlink_messages import Conversation, Failure, Overrun, Request
+from .payload_associations import Association, LentPayload, PolicyName, name_of
+from .xfrm import Xfrm
+from .xfrm_events import (
+    Announcement,
+    Counted,
+    Expired,
+    Flushed,
+    Installed,
+    PolicyExpired,
+    PolicyInstalled,
+    PolicyRemoved,
+    Removed,
+    XfrmEvents,
+    others_only,
+)
+from .xfrm_layout import FOREVER
+from .xfrm_policy import Policy
+from .xfrm_state import Counters, State, StateId
+
+__all__ = ["NARROW", "KernelPayload"]
+
+NARROW = 1400
+"""The kernel does not fragment outside: a narrower path may not take 1,280 octets (RFC 8200 5) under ESP."""
+
+# "h", the group, and a number.
+_REQIDS, _SHARE = 0x68000000, 1 << 16
+_STEP = 128
+_JUDGED = 16
+_ALREADY = frozenset((errno.ESRCH, errno.ENOENT))
+
+
+class KernelPayload:
+    """What is lent to the kernel for the home agent ``address``, steered at the TUN device ``tun`` (index).
+
+    ``kernel`` is for filters; ``OSError`` where the kernel has no XFRM or no such filters. After ``suspect``
+    was set, only a comparison tells what is installed.
+    """
+
+    def __init__(
+        self, kernel: Conversation, address: bytes, group: int, tun: int, counters: Counter[str]
+    ) -> None:
+        self.suspect = False
+        self._filters = kernel
+        self._address = address
+        self._counters = counters
+        self._reqids = range(_REQIDS + group * _SHARE, _REQIDS + (group + 1) * _SHARE)
+        self._unused = iter(self._reqids)
+        self._returned: list[int] = []
+        self._lent: dict[bytes, LentPayload] = {}
+        self._states: dict[StateId, tuple[bytes, Association]] = {}
+        self._policies: dict[PolicyName, tuple[bytes, Policy]] = {}
+        self._narrow: frozenset[bytes] = frozenset()
+        self._lost: dict[bytes, None] = {}
+        self._counted: dict[bytes, dict[tuple[bool, int], int]] = {}
+        self._missed = False
+        self._steering = EspSteering(kernel, tun, address)
+        for failure in self._steering.open():
+            raise OSError(failure.code, failure.text)
+        self._kernel = Xfrm()
+        self._dumps = Xfrm()
+        self._clear_leftovers()
+        self.events = XfrmEvents(program=others_only(self._kernel.port, self._reqids))
+
+    def _clear_leftovers(self) -> None:
+        before = self._kernel.messages
+        self._kernel.clear(self._reqids)
+        # Two of them asked.
+        if removed := self._kernel.messages - before - 2:
+            self._counters["leftover_payload_removed"] += removed
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.recall_all()
+        for each in (self._kernel, self._dumps, self.events):
+            each.close()
+
+    @property
+    def messages(self) -> int:
+        """How many requests were sent, but those for filters."""
+        return self._kernel.messages
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    def lend(self, effect: LendPayload) -> None:
+        """Have the kernel seal and open, instead of what it did for that home address before."""
+        home_address = effect.home_address
+        self.recall(home_address)
+        reqid = self._returned.pop() if self._returned else next(self._unused, None)
+        if reqid is None or effect.care_of_address in self._narrow:
+            if reqid is not None:
+                self._returned.append(reqid)
+            self._counters["payload_refused_narrow" if reqid is not None else "payload_refused_reqids"] += 1
+            self._lost[home_address] = None
+            return
+        lent = self._lent[home_address] = LentPayload.of(effect, self._address, reqid)
+        try:
+            states = [each.install() for each in lent.associations.values()]
+        except ValueError:
+            # A transform that the kernel does not have.
+            self._counters["payload_refused_transform"] += 1
+            self._lose(home_address)
+            return
+        policies = [xfrm.install_policy(policy) for policy in lent.policies()]
+        # States before what asks for them, and what opens before anything is steered to it.
+        if not (self._install(home_address, lent, states, policies) and self._steer(lent)):
+            self._lose(home_address)
+
+    def extend(self, effect: ExtendPayload) -> None:
+        """Let an SA use more numbers."""
+        home_address, outbound, spi, first, limit, step = effect
+        lent = self._lent.get(home_address)
+        each = None if lent is None else lent.associations.get((outbound, spi))
+        if lent is None or each is None:
+            return
+        sent = 0
+        if not each.goes_on_with(first):
+            stood = self._kernel.counters(each.state.id)
+            if stood is None:
+                self._lose(home_address)
+                return
+            sent = stood.usage.packets
+        failed = self._change(each.extend(first, limit, step, sent))
+        if failed or not (outbound or self._steer(lent)):
+            self._lose(home_address)
+
+    def recall(self, home_address: bytes) -> None:
+        """Leave the payload of a home address to the daemon."""
+        self._lost.pop(home_address, None)
+        if home_address in self._lent:
+            self._end([home_address])
+
+    def recall_all(self) -> None:
+        """The same for every home address, with one message for all filters."""
+        self._lost.clear()
+        if self._lent:
+            self._reopen()
+            self._end(list(self._lent))
+
+    def move(self, home_address: bytes, care_of_address: bytes) -> None:
+        """Go on at another care-of address, where the counters of the states stand in the end."""
+        lent = self._lent.get(home_address)
+        if lent is None or lent.care_of_address == care_of_address:
+            return
+        if care_of_address in self._narrow:
+            self._lose(home_address)
+            return
+        associations = lent.associations.values()
+        before = [each.state.id for each in associations]
+        try:
+            stood = self._kernel.take_out(before)
+        except Overrun:
+            stood = {}
+        self._forget(home_address, lent)
+        lent.move(care_of_address)
+        counters = [stood.get(each) for each in before]
+        states = [
+            each.install(counted)
+            for each, counted in zip(associations, counters, strict=True)
+            if counted is not None and each.has_numbers(counted)
+        ]
+        policies = [xfrm.update_policy(policy) for policy in lent.policies()]
+        complete = len(states) == len(before)
+        if not (complete and self._install(home_address, lent, states, policies) and self._steer(lent)):
+            self._lose(home_address)
+
+    def set_narrow(self, care_of_addresses: Iterable[bytes]) -> None:
+        """Leave what goes to these care-of addresses to the daemon."""
+        self._narrow = frozenset(care_of_addresses)
+        for home_address, lent in list(self._lent.items()):
+            if lent.care_of_address in self._narrow:
+                self._lose(home_address)
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def _install(
+        self, home_address: bytes, lent: LentPayload, states: list[Request], policies: list[Request]
+    ) -> bool:
+        """Note what is ours then: not what the kernel has of that name already, which is another's."""
+        failed = self._change(states + policies)
+        for index, each in enumerate(lent.associations.values()):
+            if index not in failed:
+                self._states[each.state.id] = home_address, each
+        for index, policy in enumerate(lent.policies(), len(states)):
+            if index not in failed:
+                self._policies[name_of(policy)] = home_address, policy
+        return not failed
+
+    def _forget(self, home_address: bytes, lent: LentPayload) -> tuple[list[Association], list[Policy]]:
+        """What was ours."""
+        nobody = b"", None
+        associations = [
+            each
+            for each in lent.associations.values()
+            if self._states.get(each.state.id, nobody)[0] == home_address
+        ]
+        policies = [
+            each for each in lent.policies() if self._policies.get(name_of(each), nobody)[0] == home_address
+        ]
+        for association in associations:
+            del self._states[association.state.id]
+        for policy in policies:
+            del self._policies[name_of(policy)]
+        return associations, policies
+
+    def _steer(self, lent: LentPayload) -> bool:
+        requests: list[Request] = []
+        for each in lent.associations.values():
+            if not each.lent.outbound:
+                requests += self._steering.steer(each.lent.spi, lent.care_of_address, *each.steered())
+        return self._filter(requests)
+
+    def _end(self, home_addresses: Sequence[bytes]) -> None:
+        """Inwards nothing comes any more, outwards nothing is sealed, and then nothing is there."""
+        filters: list[Request] = []
+        changes: list[Request] = []
+        for home_address in home_addresses:
+            lent = self._lent.pop(home_address)
+            self._returned.append(lent.reqid)
+            self._counted.pop(home_address, None)
+            associations, policies = self._forget(home_address, lent)
+            for each in associations:
+                if not each.lent.outbound:
+                    filters += self._steering.release(each.lent.spi)
+            changes += [xfrm.remove_policy(policy) for policy in reversed(policies)]
+            changes += [xfrm.remove(each.state.id) for each in associations]
+        self._filter(filters)
+        self._change(changes)
+
+    def _lose(self, home_address: bytes) -> None:
+        """End all of it, and tell."""
+        if home_address in self._lent:
+            self._end([home_address])
+        self._lost[home_address] = None
+
+    def _reopen(self) -> None:
+        if self._count("netlink_steering", self._steering.open()):
+            self.suspect = True
+
+    def _filter(self, requests: Sequence[Request]) -> bool:
+        try:
+            failures = self._filters.send(requests)
+        except Overrun:
+            self._counters["netlink_overrun"] += 1
+            self.suspect = True
+            return False
+        return not self._count("netlink_steering", failures)
+
+    def _change(self, requests: Sequence[Request]) -> Collection[int]:
+        """Which of them failed, by their index; everything, where that is unknown."""
+        try:
+            return self._count("xfrm", self._kernel.carry_out(requests))
+        except Overrun:
+            self._counters["xfrm_answers_lost"] += 1
+            self.suspect = True
+            return range(len(requests))
+
+    def _count(self, about: str, failures: Iterable[Failure]) -> set[int]:
+        failed = [each for each in failures if each.code not in _ALREADY]
+        for each in failed:
+            self._counters[f"{about}_{errno.errorcode.get(each.code, str(each.code))}"] += 1
+        return {each.index for each in failed}
+
+    # -- what the kernel says ----------------------------------------------------------------------
+
+    def news(self) -> list[PayloadNews]:
+        """What the core has to hear, and did not yet."""
+        counted, self._counted = self._counted, {}
+        lost, self._lost = self._lost, {}
+        found: list[PayloadNews] = [
+            PayloadCounted(home_address, *about, number)
+            for home_address, numbers in counted.items()
+            for about, number in numbers.items()
+        ]
+        return found + [PayloadLost(each) for each in lost]
+
+    def read_events(self) -> None:
+        """Note how far the kernel is, what it removed, and whether others were here."""
+        try:
+            for each in self.events.read():
+                self._hear(each)
+        except Overrun:
+            self._counters["xfrm_events_lost"] += 1
+            self.suspect = self._missed = True
+
+    def _hear(self, announced: Announcement) -> None:
+        if isinstance(announced, Counted):
+            if announced.id in self._states:
+                self._told(announced.id, announced.counters)
+        elif isinstance(announced, Expired):
+            if announced.id in self._states:
+                self._ask(announced.id)
+        elif not self.suspect:
+            self.suspect = self._concerns(announced)
+
+    def _told(self, identity: StateId, counters: Counters) -> None:
+        home_address, each = self._states[identity]
+        lent = each.lent
+        number = counters.sent if lent.outbound else counters.received
+        # What is said of a state that was here before is not about these.
+        if lent.first <= number <= lent.limit:
+            each.reached = number
+            self._counted.setdefault(home_address, {})[lent.outbound, lent.spi] = number
+
+    def _ask(self, identity: StateId) -> None:
+        stood = self._kernel.counters(identity)
+        if stood is not None:
+            self._told(identity, stood.counters)
+        else:
+            self._counters["payload_used_up"] += 1
+            self._lose(self._states[identity][0])
+
+    def _concerns(self, announced: Announcement) -> bool:
+        if isinstance(announced, Installed):
+            state = announced.state.state
+            return state.reqid in self._reqids or state.id in self._states
+        if isinstance(announced, Removed):
+            return announced.id in self._states
+        if isinstance(announced, (PolicyInstalled, PolicyRemoved, PolicyExpired)):
+            installed = announced.policy
+            return installed is None or self._is_ours(installed.policy)
+        return isinstance(announced, Flushed)
+
+    def _is_ours(self, policy: Policy) -> bool:
+        return name_of(policy) in self._policies or any(
+            template.reqid in self._reqids for template in policy.templates
+        )
+
+    # -- comparison --------------------------------------------------------------------------------
+
+    def compare(self, dumps: Conversation, repaired: Counter[str]) -> Iterator[None]:
+        """Find out what the kernel has, a little with each step, and end what is not as it should be.
+
+        What seems to be missing is asked for again: it may have come meanwhile. ``OSError`` or
+        :class:`Overrun` where the kernel cannot say.
+        """
+        self.suspect = False
+        missed, self._missed = self._missed, False
+        found: set[StateId | PolicyName] = set()
+        strays: dict[StateId | PolicyName, Request] = {}
+        for index, installed in enumerate(self._dumps.states()):
+            state = installed.state
+            if self._is_as_wanted(state):
+                found.add(state.id)
+                if missed:
+                    self._told(state.id, installed.counters)
+            elif state.reqid in self._reqids:
+                strays[state.id] = xfrm.remove(state.id)
+            if index % _STEP == _STEP - 1:
+                yield
+        for index, listed in enumerate(self._dumps.policies()):
+            policy = listed.policy
+            if self._wanted(policy) == policy:
+                found.add(name_of(policy))
+            elif self._is_ours(policy):
+                strays[name_of(policy)] = xfrm.remove_policy(policy)
+            if index % _STEP == _STEP - 1:
+                yield
+        missing: set[int] = set()
+        yield from self._steering.compare(dumps, missing)
+        if -1 in missing:
+            repaired["steering"] += 1
+        # What expired is heard of there.
+        self.read_events()
+        for index, (home_address, lent) in enumerate(list(self._lent.items())):
+            wrong = self._differences(lent, found, missing)
+            # Somebody may have changed it meanwhile, here.
+            if wrong and self._lent.get(home_address) is lent:
+                repaired.update(wrong)
+                self._lose(home_address)
+            if index % _JUDGED == _JUDGED - 1:
+                yield
+        requests = [
+            request
+            for name, request in strays.items()
+            if name not in self._states and name not in self._policies
+        ]
+        if requests:
+            failures = self._kernel.carry_out(requests)
+            repaired += Counter(payload_leftover=len(requests) - len(failures))
+
+    def _differences(
+        self, lent: LentPayload, found: Container[StateId | PolicyName], missing: Container[int]
+    ) -> Counter[str]:
+        wrong: Counter[str] = Counter()
+        for each in lent.associations.values():
+            if each.state.id not in found:
+                installed = self._kernel.state(each.state.id)
+                wrong["association"] += installed is None or not self._is_as_wanted(installed.state)
+            wrong["steering"] += not each.lent.outbound and each.lent.spi in missing
+        for policy in lent.policies():
+            if name_of(policy) not in found:
+                listed = self._kernel.policy(policy)
+                wrong["payload_policy"] += listed is None or listed.policy != policy
+        return +wrong
+
+    def _wanted(self, policy: Policy) -> Policy | None:
+        return self._policies.get(name_of(policy), (b"", None))[1]
+
+    def _is_as_wanted(self, state: State) -> bool:
+        """But for limits, which change with every extension."""
+        known = self._states.get(state.id)
+        return known is not None and replace(state, limits=FOREVER) == known[1].state
