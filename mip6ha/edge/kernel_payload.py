@@ -172,7 +172,8 @@ class KernelPayload:
             stood = self._kernel.take_out(before)
         except Overrun:
             stood = {}
-        self._forget(home_address, lent)
+        for identity in before:
+            del self._states[identity]
         lent.move(care_of_address)
         counters = [stood.get(each) for each in before]
         states = [
@@ -228,6 +229,7 @@ class KernelPayload:
         requests: list[Request] = []
         for each in lent.associations.values():
             if not each.lent.outbound:
+                lent.steered.add(each.lent.spi)
                 requests += self._steering.steer(each.lent.spi, lent.care_of_address, *each.steered())
         return self._filter(requests)
 
@@ -240,9 +242,8 @@ class KernelPayload:
             self._returned.append(lent.reqid)
             self._counted.pop(home_address, None)
             associations, policies = self._forget(home_address, lent)
-            for each in associations:
-                if not each.lent.outbound:
-                    filters += self._steering.release(each.lent.spi)
+            for spi in lent.steered:
+                filters += self._steering.release(spi)
             changes += [xfrm.remove_policy(policy) for policy in reversed(policies)]
             changes += [xfrm.remove(each.state.id) for each in associations]
         self._filter(filters)

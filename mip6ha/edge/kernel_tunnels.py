@@ -221,10 +221,10 @@ class KernelTunnels:
             self._counters[f"netlink_{change.about}_{name}"] += 1
 
     def concerns(self, message: Message) -> bool:
-        """Whether a notification is about a route of ours, or about the device."""
+        """Whether a notification is about a route of ours, or about one of the devices."""
         if message.kind in (NEW_ROUTE, DELETE_ROUTE):
             return route_in(message, self._table) is not None
-        return device_of(message) in (self.device, None)
+        return device_of(message) in (self.device, self.tun, None)
 
     # -- comparison --------------------------------------------------------------------------------
 

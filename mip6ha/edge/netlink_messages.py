@@ -127,6 +127,8 @@ class Conversation:
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             self._socket.bind((0, 0))
+            # XFRM tells who caused a change by what the request says itself.
+            self._port = int(self._socket.getsockname()[0])
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         except BaseException:
@@ -138,7 +140,7 @@ class Conversation:
     @property
     def port(self) -> int:
         """What the kernel calls this socket: notifications tell who caused them."""
-        return int(self._socket.getsockname()[0])
+        return self._port
 
     def select_dumps(self) -> None:
         """Have the kernel list only what a dump asks for; one that cannot lists everything."""
@@ -198,7 +200,7 @@ class Conversation:
         for index, (kind, flags, body) in enumerate(requests):
             self._sequence = self._sequence + 1 & 0x7FFFFFFF or 1
             flags |= _REQUEST | (ACKNOWLEDGE if index == final and flags & DUMP != DUMP else 0)
-            parts.append(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0))
+            parts.append(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, self._port))
             parts.append(body + bytes(-len(body) % 4))
         self._socket.send(b"".join(parts))
         self.sent += len(requests)

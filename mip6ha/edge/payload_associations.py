@@ -113,6 +113,8 @@ class LentPayload:
     networks: Sequence[tuple[bytes, int]]
     reqid: int
     associations: dict[tuple[bool, int], Association] = field(default_factory=dict)
+    steered: set[int] = field(default_factory=set)
+    """SPIs with filters."""
 
     @classmethod
     def of(cls, effect: LendPayload, home_agent: bytes, reqid: int) -> LentPayload:

@@ -23,6 +23,7 @@ HOME_ADDRESS = address("2001:db8:a::100")
 CARE_OF_ADDRESS = address("2001:db8:b:0:ec1e:83ff:fee7:1faf")
 _IPV6 = 0x86DD
 _MULTICAST = 0xFF
+_RECEIVE_BUFFER_FORCE = 33
 _HOME, _TEST = "02:00:00:00:00:01", "02:00:00:00:00:02"
 _SETUP = (
     "link set lo up",
@@ -135,6 +136,10 @@ class Wire:
         """Set a switch of the IPv6 stack in the namespace."""
         with self.inside():
             (Path("/proc/sys/net/ipv6") / name).write_text(value)
+
+    def hold(self, octets: int) -> None:
+        """Let so many octets wait at the test's end."""
+        self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, octets)
 
     def is_quiet(self) -> bool:
         """Whether nothing more comes but what the kernel has to say to every neighbour."""
