@@ -258,38 +258,38 @@ class EspSteering:
 
         -1 is also what everything begins with: that is made anew, and with it everything else is missing.
         """
-        found: dict[int, tuple[int, bytes, bytes]] = {}
+        right: set[int] = set()
+        roots: list[tuple[bytes, bytes]] = []
+        strays: list[int] = []
         request = Request(GET_FILTER, 0, _traffic(self._device, 0))
         for index, message in enumerate(dumps.dump(request.kind, request.body)):
-            each = _filter_in(message, self._device)
-            if each is not None:
-                found[each[0]] = each
+            found = _filter_in(message, self._device)
+            if found is not None and found[0] >> 20 != _TABLE:
+                roots.append(found[1:])
+            elif found is not None and found[0] not in self._leaves:
+                strays.append(found[0])
+            elif found is not None and found == self._expected(found[0]):
+                right.add(found[0])
             if index % _STEP == _STEP - 1:
                 yield
         yield
-        root = [(each[1], each[2]) for handle, each in found.items() if handle >> 20 != _TABLE]
-        if root != [(_root(self._address), (_TABLE << 20).to_bytes(4, "little"))]:
+        if roots != [(_root(self._address), (_TABLE << 20).to_bytes(4, "little"))]:
             wrong |= {-1, *self._installed}
             self.open()
             return
-        strays = [
-            _remove(self._device, handle)
-            for handle in found
-            if handle >> 20 == _TABLE and handle not in self._leaves
-        ]
-        if strays and len(self._kernel.send(strays)) < len(strays):
+        removals = [_remove(self._device, handle) for handle in strays if handle not in self._leaves]
+        if removals and len(self._kernel.send(removals)) < len(removals):
             wrong.add(-1)
-        for index, (handle, leaf) in enumerate(list(self._leaves.items())):
-            expected = handle, _selector(leaf), self._device.to_bytes(4, "little")
-            # The kernel lists by position, and what changes meanwhile may hide others.
-            if (
-                found.get(handle) != expected
-                and self._leaves.get(handle) == leaf
-                and self._ask(dumps, handle) != expected
-            ):
-                wrong.add(leaf.spi)
+        yield
+        # The kernel lists by position, and what changes meanwhile may hide others.
+        for index, handle in enumerate(self._leaves.keys() - right):
+            if handle in self._leaves and self._ask(dumps, handle) != self._expected(handle):
+                wrong.add(self._leaves[handle].spi)
             if index % _STEP == _STEP - 1:
                 yield
+
+    def _expected(self, handle: int) -> tuple[int, bytes, bytes]:
+        return handle, _selector(self._leaves[handle]), self._device.to_bytes(4, "little")
 
     def _ask(self, dumps: Conversation, handle: int) -> tuple[int, bytes, bytes] | None:
         body = _traffic(self._device, handle) + attribute(_KIND, b"u32\0")

@@ -224,7 +224,7 @@ class KernelDataplane(TunDataplane):
     def _disown(self) -> None:
         super()._disown()
         if self._payload is not None:
-            self._payload.recall_all()
+            self._payload.stand_down()
         self._shut_after = self._clock() + _LET_RUN_OUT
 
     def _set_gate(self, *, shut: bool) -> None:

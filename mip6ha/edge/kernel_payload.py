@@ -13,31 +13,23 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from ..effects import ExtendPayload, LendPayload
 from . import xfrm
 from .dataplane import PayloadCounted, PayloadLost, PayloadNews
 from .esp_steering import EspSteering
 from .netlink_messages import Conversation, Failure, Overrun, Request
-from .payload_associations import Association, LentPayload, PolicyName, name_of
+from .payload_associations import LentPayload, PolicyName, name_of
+from .payload_register import PayloadRegister
 from .xfrm import Xfrm
 from .xfrm_events import (
     Announcement,
     Counted,
     Expired,
-    Flushed,
-    Installed,
-    PolicyExpired,
-    PolicyInstalled,
-    PolicyRemoved,
-    Removed,
     XfrmEvents,
     others_only,
 )
-from .xfrm_layout import FOREVER
-from .xfrm_policy import Policy
-from .xfrm_state import Counters, State, StateId
+from .xfrm_state import Counters, StateId
 
 __all__ = ["NARROW", "KernelPayload"]
 
@@ -66,15 +58,14 @@ class KernelPayload:
         self._address = address
         self._counters = counters
         self._reqids = range(_REQIDS + group * _SHARE, _REQIDS + (group + 1) * _SHARE)
-        self._unused = iter(self._reqids)
-        self._returned: list[int] = []
-        self._lent: dict[bytes, LentPayload] = {}
-        self._states: dict[StateId, tuple[bytes, Association]] = {}
-        self._policies: dict[PolicyName, tuple[bytes, Policy]] = {}
+        self._register = PayloadRegister(self._reqids)
+        # The same.
+        self._lent, self._states = self._register.lent, self._register.states
         self._narrow: frozenset[bytes] = frozenset()
         self._lost: dict[bytes, None] = {}
         self._counted: dict[bytes, dict[tuple[bool, int], int]] = {}
         self._missed = False
+        self._leaving: dict[bytes, None] = {}
         self._steering = EspSteering(kernel, tun, address)
         for failure in self._steering.open():
             raise OSError(failure.code, failure.text)
@@ -92,7 +83,7 @@ class KernelPayload:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.recall_all()
+        self._end(list(self._lent))
         for each in (self._kernel, self._dumps, self.events):
             each.close()
 
@@ -107,11 +98,10 @@ class KernelPayload:
         """Have the kernel seal and open, instead of what it did for that home address before."""
         home_address = effect.home_address
         self.recall(home_address)
-        reqid = self._returned.pop() if self._returned else next(self._unused, None)
-        if reqid is None or effect.care_of_address in self._narrow:
-            if reqid is not None:
-                self._returned.append(reqid)
-            self._counters["payload_refused_narrow" if reqid is not None else "payload_refused_reqids"] += 1
+        narrow = effect.care_of_address in self._narrow
+        reqid = None if narrow else self._register.begin()
+        if reqid is None:
+            self._counters[f"payload_refused_{'narrow' if narrow else 'reqids'}"] += 1
             self._lost[home_address] = None
             return
         lent = self._lent[home_address] = LentPayload.of(effect, self._address, reqid)
@@ -124,7 +114,7 @@ class KernelPayload:
             return
         policies = [xfrm.install_policy(policy) for policy in lent.policies()]
         # States before what asks for them, and what opens before anything is steered to it.
-        if not (self._install(home_address, lent, states, policies) and self._steer(lent)):
+        if not (self._install(home_address, states, policies) and self._steer(lent)):
             self._lose(home_address)
 
     def extend(self, effect: ExtendPayload) -> None:
@@ -132,13 +122,14 @@ class KernelPayload:
         home_address, outbound, spi, first, limit, step = effect
         lent = self._lent.get(home_address)
         each = None if lent is None else lent.associations.get((outbound, spi))
-        if lent is None or each is None:
+        if lent is None or each is None or home_address in self._leaving:
             return
         sent = 0
         if not each.goes_on_with(first):
             stood = self._kernel.counters(each.state.id)
             if stood is None:
-                self._lose(home_address)
+                # It was used up or removed, which will be heard of or found.
+                self.suspect = True
                 return
             sent = stood.usage.packets
         failed = self._change(each.extend(first, limit, step, sent))
@@ -151,17 +142,23 @@ class KernelPayload:
         if home_address in self._lent:
             self._end([home_address])
 
-    def recall_all(self) -> None:
-        """The same for every home address, with one message for all filters."""
+    def stand_down(self) -> None:
+        """Open nothing any more; the rest of what is lent goes in a moment (:meth:`compare`), for it is much.
+
+        What still comes is sealed until then, with numbers that nobody else has.
+        """
         self._lost.clear()
         if self._lent:
-            self._reopen()
-            self._end(list(self._lent))
+            self._leaving = dict.fromkeys(self._lent)
+            for lent in self._lent.values():
+                lent.steered.clear()
+            self._count("netlink_steering", self._steering.open())
+            self.suspect = True
 
     def move(self, home_address: bytes, care_of_address: bytes) -> None:
         """Go on at another care-of address, where the counters of the states stand in the end."""
         lent = self._lent.get(home_address)
-        if lent is None or lent.care_of_address == care_of_address:
+        if lent is None or lent.care_of_address == care_of_address or home_address in self._leaving:
             return
         if care_of_address in self._narrow:
             self._lose(home_address)
@@ -183,7 +180,7 @@ class KernelPayload:
         ]
         policies = [xfrm.update_policy(policy) for policy in lent.policies()]
         complete = len(states) == len(before)
-        if not (complete and self._install(home_address, lent, states, policies) and self._steer(lent)):
+        if not (complete and self._install(home_address, states, policies) and self._steer(lent)):
             self._lose(home_address)
 
     def set_narrow(self, care_of_addresses: Iterable[bytes]) -> None:
@@ -195,35 +192,10 @@ class KernelPayload:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def _install(
-        self, home_address: bytes, lent: LentPayload, states: list[Request], policies: list[Request]
-    ) -> bool:
-        """Note what is ours then: not what the kernel has of that name already, which is another's."""
+    def _install(self, home_address: bytes, states: list[Request], policies: list[Request]) -> bool:
         failed = self._change(states + policies)
-        for index, each in enumerate(lent.associations.values()):
-            if index not in failed:
-                self._states[each.state.id] = home_address, each
-        for index, policy in enumerate(lent.policies(), len(states)):
-            if index not in failed:
-                self._policies[name_of(policy)] = home_address, policy
+        self._register.note(home_address, failed)
         return not failed
-
-    def _forget(self, home_address: bytes, lent: LentPayload) -> tuple[list[Association], list[Policy]]:
-        """What was ours."""
-        nobody = b"", None
-        associations = [
-            each
-            for each in lent.associations.values()
-            if self._states.get(each.state.id, nobody)[0] == home_address
-        ]
-        policies = [
-            each for each in lent.policies() if self._policies.get(name_of(each), nobody)[0] == home_address
-        ]
-        for association in associations:
-            del self._states[association.state.id]
-        for policy in policies:
-            del self._policies[name_of(policy)]
-        return associations, policies
 
     def _steer(self, lent: LentPayload) -> bool:
         requests: list[Request] = []
@@ -238,10 +210,9 @@ class KernelPayload:
         filters: list[Request] = []
         changes: list[Request] = []
         for home_address in home_addresses:
-            lent = self._lent.pop(home_address)
-            self._returned.append(lent.reqid)
+            lent, associations, policies = self._register.end(home_address)
             self._counted.pop(home_address, None)
-            associations, policies = self._forget(home_address, lent)
+            self._leaving.pop(home_address, None)
             for spi in lent.steered:
                 filters += self._steering.release(spi)
             changes += [xfrm.remove_policy(policy) for policy in reversed(policies)]
@@ -251,13 +222,10 @@ class KernelPayload:
 
     def _lose(self, home_address: bytes) -> None:
         """End all of it, and tell."""
+        if home_address not in self._leaving:
+            self._lost[home_address] = None
         if home_address in self._lent:
             self._end([home_address])
-        self._lost[home_address] = None
-
-    def _reopen(self) -> None:
-        if self._count("netlink_steering", self._steering.open()):
-            self.suspect = True
 
     def _filter(self, requests: Sequence[Request]) -> bool:
         try:
@@ -313,7 +281,7 @@ class KernelPayload:
             if announced.id in self._states:
                 self._ask(announced.id)
         elif not self.suspect:
-            self.suspect = self._concerns(announced)
+            self.suspect = self._register.concerns(announced)
 
     def _told(self, identity: StateId, counters: Counters) -> None:
         home_address, each = self._states[identity]
@@ -332,22 +300,6 @@ class KernelPayload:
             self._counters["payload_used_up"] += 1
             self._lose(self._states[identity][0])
 
-    def _concerns(self, announced: Announcement) -> bool:
-        if isinstance(announced, Installed):
-            state = announced.state.state
-            return state.reqid in self._reqids or state.id in self._states
-        if isinstance(announced, Removed):
-            return announced.id in self._states
-        if isinstance(announced, (PolicyInstalled, PolicyRemoved, PolicyExpired)):
-            installed = announced.policy
-            return installed is None or self._is_ours(installed.policy)
-        return isinstance(announced, Flushed)
-
-    def _is_ours(self, policy: Policy) -> bool:
-        return name_of(policy) in self._policies or any(
-            template.reqid in self._reqids for template in policy.templates
-        )
-
     # -- comparison --------------------------------------------------------------------------------
 
     def compare(self, dumps: Conversation, repaired: Counter[str]) -> Iterator[None]:
@@ -357,12 +309,15 @@ class KernelPayload:
         :class:`Overrun` where the kernel cannot say.
         """
         self.suspect = False
+        while leaving := list(self._leaving)[:_JUDGED]:
+            self._end(leaving)
+            yield
         missed, self._missed = self._missed, False
         found: set[StateId | PolicyName] = set()
         strays: dict[StateId | PolicyName, Request] = {}
         for index, installed in enumerate(self._dumps.states()):
             state = installed.state
-            if self._is_as_wanted(state):
+            if self._register.has_state(state):
                 found.add(state.id)
                 if missed:
                     self._told(state.id, installed.counters)
@@ -372,9 +327,9 @@ class KernelPayload:
                 yield
         for index, listed in enumerate(self._dumps.policies()):
             policy = listed.policy
-            if self._wanted(policy) == policy:
+            if self._register.has_policy(policy):
                 found.add(name_of(policy))
-            elif self._is_ours(policy):
+            elif self._register.claims(policy):
                 strays[name_of(policy)] = xfrm.remove_policy(policy)
             if index % _STEP == _STEP - 1:
                 yield
@@ -392,11 +347,7 @@ class KernelPayload:
                 self._lose(home_address)
             if index % _JUDGED == _JUDGED - 1:
                 yield
-        requests = [
-            request
-            for name, request in strays.items()
-            if name not in self._states and name not in self._policies
-        ]
+        requests = [request for name, request in strays.items() if not self._register.is_installed(name)]
         if requests:
             failures = self._kernel.carry_out(requests)
             repaired += Counter(payload_leftover=len(requests) - len(failures))
@@ -408,18 +359,10 @@ class KernelPayload:
         for each in lent.associations.values():
             if each.state.id not in found:
                 installed = self._kernel.state(each.state.id)
-                wrong["association"] += installed is None or not self._is_as_wanted(installed.state)
+                wrong["association"] += installed is None or not self._register.has_state(installed.state)
             wrong["steering"] += not each.lent.outbound and each.lent.spi in missing
         for policy in lent.policies():
             if name_of(policy) not in found:
                 listed = self._kernel.policy(policy)
                 wrong["payload_policy"] += listed is None or listed.policy != policy
         return +wrong
-
-    def _wanted(self, policy: Policy) -> Policy | None:
-        return self._policies.get(name_of(policy), (b"", None))[1]
-
-    def _is_as_wanted(self, state: State) -> bool:
-        """But for limits, which change with every extension."""
-        known = self._states.get(state.id)
-        return known is not None and replace(state, limits=FOREVER) == known[1].state

@@ -419,10 +419,21 @@ def test_standing_down_recalls_everything(wire: Wire, tmp_path: Path) -> None:
         for index in range(50):
             member.lend(HOME_ADDRESS[:15] + bytes((index,)), spi=0x3000 + 2 * index)
         assert len(left(member)) > 250
-        member.do(StandDown())
+        # One message for all filters, and three that begin anew.
+        assert member.do(StandDown()) == 4
+        assert not any("mirred" in line for line in left(member))
+        member.repair()
         assert left(member) == []
         assert member.news() == []
+        member.do(TakeOver())
         assert member.lend().goes_up()
+        # What has not gone yet makes room.
+        member.do(StandDown(), TakeOver())
+        node = member.lend(first=2000, limit=3000)
+        assert node.goes_up()
+        assert member.repair() == {}
+        assert node.goes_up()
+        assert member.news() == []
     finally:
         member.close()
 
