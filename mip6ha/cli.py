@@ -164,6 +164,8 @@ def check(path: Path) -> None:
         click.echo(f"warning: {warning}")
     missing = _kernel_lacks()
     click.echo(f"dataplane kernel: {f'missing here: {missing}' if missing else 'can run here'}")
+    leaves = _kernel_leaves()
+    click.echo(f"payload under ESP: {f'left to the daemon: {leaves}' if leaves else 'in the kernel too'}")
     lacking = _lacks(configuration)
     if edge.dataplane == "kernel" and missing:
         lacking.append(f"the kernel has no {missing}")
@@ -177,6 +179,13 @@ def _kernel_lacks() -> str:
     from .edge.features import kernel_features  # noqa: PLC0415
 
     return ", ".join(kernel_features().forwarding)
+
+
+def _kernel_leaves() -> str:
+    """What keeps the kernel from sealing and opening payload, so that the daemon does."""
+    from .edge.features import kernel_features  # noqa: PLC0415
+
+    return ", ".join(kernel_features().offload)
 
 
 def _lacks(configuration: Configuration) -> list[str]:

@@ -55,6 +55,18 @@ def test_a_kernel_that_cannot_is_a_mistake_of_the_configuration(
     assert "cannot run here: the kernel has no tunnel (EOPNOTSUPP)" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [("", "in the kernel too"), ("steering (ENOENT)", "left to the daemon: steering (ENOENT)")],
+)
+def test_who_seals_payload_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: str
+) -> None:
+    monkeypatch.setattr("mip6ha.cli._kernel_leaves", lambda: lacks)
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert f"payload under ESP: {said}" in result.stdout.splitlines()
+
+
 def test_check_tells_every_fault(path: Path) -> None:
     path.write_text(GOOD.replace("a::1", "a::g").replace("ffff::1", ":::"))
     result = CliRunner().invoke(main, ["check", "-c", str(path)])

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from mip6ha.config import Configuration
+from mip6ha.edge.dataplane import PayloadCounted, PayloadLost
 from mip6ha.edge.service import HomeAgentService
 from mip6ha.effects import Effect, Event
 
@@ -85,4 +86,30 @@ def test_a_fault_in_a_packet_leaves_the_reader_alone(
 ) -> None:
     made, _, _ = service
     made._received(b"packet")
+    assert made._dataplane.counters == {"internal_error": 1}
+
+
+def test_what_the_kernel_says_about_payload_goes_to_the_core(
+    service: tuple[HomeAgentService, Clock, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, clock, said = service
+    heard: list[tuple[object, ...]] = []
+
+    def counted(*news: object) -> list[Effect]:
+        heard.append(news)
+        return [Event("counted", {})]
+
+    def lost(*news: object) -> list[Effect]:
+        heard.append(news)
+        raise ZeroDivisionError
+
+    core: Any = made._core
+    core.payload_counted, core.payload_lost = counted, lost
+    clock.advance(7)
+    home_address = bytes(16)
+    news = PayloadCounted(home_address, True, 9, 1000)
+    made._payload_told([PayloadLost(home_address), news])
+    # A fault ends nothing.
+    assert heard == [(home_address, 7.0), (home_address, True, 9, 1000, 7.0)]
+    assert said == ["counted"]
     assert made._dataplane.counters == {"internal_error": 1}

@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 
 from mip6ha import ipv6
 from mip6ha.edge.dataplane import PayloadCounted, PayloadLost, PayloadNews
+from mip6ha.edge.features import kernel_features
 from mip6ha.edge.netlink_messages import Failure, Request
 from mip6ha.edge.xfrm import Xfrm
 from mip6ha.effects import (
@@ -146,6 +147,31 @@ def agent(wire: Wire, tmp_path: Path) -> Iterator[Lender]:
     made.close()
 
 
+class Pump(Clock):
+    """A reactor by hand, on real time."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self.wire = wire
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:  # noqa: N802
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:  # noqa: N802
+        self.readers.remove(reader)
+
+    def run(self, seconds: float) -> None:
+        now = time.monotonic()
+        end = now + seconds
+        while now < end:
+            with self.wire.inside():
+                for each in select.select(self.readers, [], [], 0.01)[0]:
+                    each.doRead()
+                before, now = now, time.monotonic()
+                self.advance(now - before)
+
+
 def left(agent: Lender) -> list[str]:
     """What of ours the kernel has, in short."""
     filters = agent.wire.filters("mip6test egress")
@@ -198,6 +224,14 @@ def test_the_steered_range_follows(wire: Wire, agent: Lender) -> None:
     wire.send(node.sealed(number=8191))
     assert len(agent.to_daemon()) == 1
     assert node.goes_up(number=200_000)
+
+
+def test_the_outer_header(wire: Wire, agent: Lender) -> None:
+    agent.lend()
+    flow = 0xB9 << 20 | 0x12345
+    wire.send(ipv6.build(CORRESPONDENT, HOME_ADDRESS, ipv6.NO_NEXT_HEADER, b"", flow=flow))
+    outer = ipv6.parse(wire.receive())
+    assert (outer.next_header, outer.flow, outer.hop_limit) == (ipv6.ESP, flow, 64)
 
 
 def test_only_from_its_care_of_address_and_to_the_home_agent(wire: Wire, agent: Lender) -> None:
@@ -651,26 +685,19 @@ def test_a_narrow_path_is_the_daemons(wire: Wire, agent: Lender) -> None:
     assert agent.lend(first=2000, limit=3000).goes_up()
 
 
-class Pump(Clock):
-    """A reactor by hand, on real time."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self.wire = wire
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.remove(reader)
-
-    def run(self, seconds: float) -> None:
-        now = time.monotonic()
-        end = now + seconds
-        while now < end:
-            with self.wire.inside():
-                for each in select.select(self.readers, [], [], 0.01)[0]:
-                    each.doRead()
-                before, now = now, time.monotonic()
-                self.advance(now - before)
+def test_without_steering_payload_is_left_to_the_daemon(
+    wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = replace(kernel_features(), steering="EOPNOTSUPP")
+    monkeypatch.setattr("mip6ha.edge.kernel_dataplane.kernel_features", lambda: features)
+    agent = Lender(wire, tmp_path)
+    try:
+        assert not agent.dataplane.offloads
+        node = agent.lend()
+        agent.do(ExtendPayload(HOME_ADDRESS, True, OUT, 11, 20, 1), RecallPayload(HOME_ADDRESS))
+        assert left(agent) == []
+        wire.send(node.sealed())
+        assert len(agent.to_daemon()) == 1
+        assert agent.repair() == {}
+    finally:
+        agent.close()
