@@ -34,7 +34,7 @@ from .dataplane import FIRST_TABLE, Report, Tell, TunDataplane
 from .errors import Unusable
 from .features import kernel_features
 from .kernel_messages import NETLINK_ROUTE, add_rule, remove_rule
-from .kernel_payload import NARROW, KernelPayload
+from .kernel_payload import KernelPayload
 from .kernel_tunnels import Comparison, KernelTunnels
 from .kernel_watch import KernelWatch
 from .mobile_link import SocketReader
@@ -81,8 +81,7 @@ class KernelDataplane(TunDataplane):
         self._payload: KernelPayload | None = None
         self._tell: Tell | None = None
         self._clock = clock
-        # Until when, and how many octets.
-        self._narrow: dict[bytes, tuple[float, int]] = {}
+        self._narrow: dict[bytes, float] = {}
         self._leftovers_after = clock() + _GRACE
         self._shut_after = clock() + _GRACE
         super().__init__(address, edge, anycast)
@@ -93,7 +92,7 @@ class KernelDataplane(TunDataplane):
         }
         if self._payload is not None:
             self._carry_out |= {
-                LendPayload: self._payload.lend,
+                LendPayload: self._lend,
                 ExtendPayload: self._payload.extend,
                 RecallPayload: lambda effect: self._recall(effect.home_address),
             }
@@ -133,7 +132,6 @@ class KernelDataplane(TunDataplane):
         for _ in self._tunnels.compare(self._dumps, Comparison(leftovers=False)):
             pass
         undo.callback(self._tunnels.clear)
-        self.offloads = self.offloads and self.link_mtu >= NARROW
         if self.offloads:
             self._payload = self._open_payload(group)
             undo.callback(self._payload.close)
@@ -182,6 +180,11 @@ class KernelDataplane(TunDataplane):
         self._recall(effect.home_address)
         self._tunnels.tunnel(effect.home_address, None)
 
+    def _lend(self, effect: LendPayload) -> None:
+        care_of_address = self._tunnels.care_of(effect.home_address)
+        if self._payload is not None and care_of_address is not None:
+            self._payload.lend(effect, care_of_address)
+
     def _recall(self, home_address: bytes) -> None:
         if self._payload is not None:
             self._payload.recall(home_address)
@@ -199,20 +202,13 @@ class KernelDataplane(TunDataplane):
         outside, as one has to that holds 1280 octets (RFC 2473 7.1): those are left to the core.
         """
         care_of_address = effect.care_of_address
-        if effect.mtu < NARROW:
-            self._narrow[care_of_address] = self._clock() + effect.seconds, effect.mtu
-            self._leave_narrow()
+        if effect.mtu < MINIMUM_MTU + HEADER_LENGTH:
+            self._narrow[care_of_address] = self._clock() + effect.seconds
+            self._tunnels.set_narrow(set(self._narrow))
         quoted = build(self._address, care_of_address, IPV6, bytes(HEADER_LENGTH))
         news = icmpv6.error(icmpv6.PACKET_TOO_BIG, 0, effect.mtu, care_of_address, quoted[:_QUOTED])
         if news is not None:
             self._send(SendPacket(news))
-
-    def _leave_narrow(self) -> None:
-        """What ESP makes longer is left to the core sooner than what a tunnel does."""
-        least = MINIMUM_MTU + HEADER_LENGTH
-        self._tunnels.set_narrow({each for each, (_, mtu) in self._narrow.items() if mtu < least})
-        if self._payload is not None:
-            self._payload.set_narrow(self._narrow)
 
     # -- who owns the addresses --------------------------------------------------------------------
 
@@ -282,9 +278,9 @@ class KernelDataplane(TunDataplane):
     def tend(self) -> None:
         """What only time brings: the gate shuts behind who does not serve, paths are tried again."""
         now = self._clock()
-        if any(until <= now for until, _ in self._narrow.values()):
-            self._narrow = {each: known for each, known in self._narrow.items() if known[0] > now}
-            self._leave_narrow()
+        if any(until <= now for until in self._narrow.values()):
+            self._narrow = {each: until for each, until in self._narrow.items() if until > now}
+            self._tunnels.set_narrow(set(self._narrow))
             self.flush()
         self._pass_news()
         if not self.owns and not self.device.shut and self._clock() >= self._shut_after:

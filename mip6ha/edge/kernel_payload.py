@@ -31,10 +31,7 @@ from .xfrm_events import (
 )
 from .xfrm_state import Counters, StateId
 
-__all__ = ["NARROW", "KernelPayload"]
-
-NARROW = 1400
-"""The kernel does not fragment outside: a narrower path may not take 1,280 octets (RFC 8200 5) under ESP."""
+__all__ = ["KernelPayload"]
 
 # "h", the group, and a number.
 _REQIDS, _SHARE = 0x68000000, 1 << 16
@@ -61,7 +58,6 @@ class KernelPayload:
         self._register = PayloadRegister(self._reqids)
         # The same.
         self._lent, self._states = self._register.lent, self._register.states
-        self._narrow: frozenset[bytes] = frozenset()
         self._lost: dict[bytes, None] = {}
         self._counted: dict[bytes, dict[tuple[bool, int], int]] = {}
         self._missed = False
@@ -94,17 +90,16 @@ class KernelPayload:
 
     # -- effects -----------------------------------------------------------------------------------
 
-    def lend(self, effect: LendPayload) -> None:
+    def lend(self, effect: LendPayload, care_of_address: bytes) -> None:
         """Have the kernel seal and open, instead of what it did for that home address before."""
         home_address = effect.home_address
         self.recall(home_address)
-        narrow = effect.care_of_address in self._narrow
-        reqid = None if narrow else self._register.begin()
+        reqid = self._register.begin()
         if reqid is None:
-            self._counters[f"payload_refused_{'narrow' if narrow else 'reqids'}"] += 1
+            self._counters["payload_refused_reqids"] += 1
             self._lost[home_address] = None
             return
-        lent = self._lent[home_address] = LentPayload.of(effect, self._address, reqid)
+        lent = self._lent[home_address] = LentPayload.of(effect, self._address, care_of_address, reqid)
         try:
             states = [each.install() for each in lent.associations.values()]
         except ValueError:
@@ -160,9 +155,6 @@ class KernelPayload:
         lent = self._lent.get(home_address)
         if lent is None or lent.care_of_address == care_of_address or home_address in self._leaving:
             return
-        if care_of_address in self._narrow:
-            self._lose(home_address)
-            return
         associations = lent.associations.values()
         before = [each.state.id for each in associations]
         try:
@@ -182,13 +174,6 @@ class KernelPayload:
         complete = len(states) == len(before)
         if not (complete and self._install(home_address, states, policies) and self._steer(lent)):
             self._lose(home_address)
-
-    def set_narrow(self, care_of_addresses: Iterable[bytes]) -> None:
-        """Leave what goes to these care-of addresses to the daemon."""
-        self._narrow = frozenset(care_of_addresses)
-        for home_address, lent in list(self._lent.items()):
-            if lent.care_of_address in self._narrow:
-                self._lose(home_address)
 
     # -- changes -----------------------------------------------------------------------------------
 

@@ -116,6 +116,10 @@ class KernelTunnels:
             self._protected.discard(home_address)
         self._touch(home_address)
 
+    def care_of(self, home_address: bytes) -> bytes | None:
+        """Where the tunnel of a home address ends, if it has one."""
+        return self._care_of.get(home_address)
+
     def add_prefix(self, prefix: bytes, length: int, home_address: bytes) -> None:
         """Route a mobile network prefix as its mobile router's home address."""
         self.remove_prefix(prefix, length)

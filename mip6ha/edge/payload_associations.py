@@ -1,13 +1,12 @@
 """A mobile node's payload in the kernel as data: its states and policies, and what makes them go on.
 
-Covered: tunnel mode states that use no number but those lent, the policies of a mobile node's networks, more
-numbers. Not covered: the conversation with the kernel, steering (``kernel_payload``).
+Covered: tunnel mode states that use no number but those lent, the policies of a home address, more numbers.
+Not covered: the conversation with the kernel, steering (``kernel_payload``).
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..effects import LendPayload, LentAssociation
@@ -25,7 +24,7 @@ PolicyName = tuple[Selector, Direction, PolicyType]
 """The kernel has one policy of each."""
 
 _WHOLE = 128
-# Behind those of others that say nothing about it, and of several networks the smallest first.
+# Behind those of others that say nothing about it.
 _PRIORITY = 13660
 # The kernel wants one for numbers of 64 bits, though nothing is received.
 _OUTBOUND_WINDOW = 32
@@ -108,18 +107,18 @@ class Association:
 class LentPayload:
     """What is lent for one home address; ``reqid`` ties its states to its policies, and to no others."""
 
+    home_address: bytes
     home_agent: bytes
     care_of_address: bytes
-    networks: Sequence[tuple[bytes, int]]
     reqid: int
     associations: dict[tuple[bool, int], Association] = field(default_factory=dict)
     steered: set[int] = field(default_factory=set)
     """SPIs with filters."""
 
     @classmethod
-    def of(cls, effect: LendPayload, home_agent: bytes, reqid: int) -> LentPayload:
+    def of(cls, effect: LendPayload, home_agent: bytes, care_of_address: bytes, reqid: int) -> LentPayload:
         """As an effect wants it."""
-        made = cls(home_agent, effect.care_of_address, effect.networks, reqid)
+        made = cls(effect.home_address, home_agent, care_of_address, reqid)
         for lent in effect.associations:
             made.associations[lent.outbound, lent.spi] = Association(lent, made._state(lent))
         return made
@@ -147,24 +146,22 @@ class LentPayload:
         )
 
     def policies(self) -> list[Policy]:
-        """What goes to the networks is sealed; what comes from them and was opened here was theirs.
+        """What goes to the home address is sealed; what comes from it and was opened here was its.
 
         What was not opened here is let through, because the daemon opens some. A policy says whose SA it
-        has to be all the same: one that opened something is accepted for the networks of its own only.
+        has to be all the same: one that opened something is accepted for its own home address only.
         """
         found = []
-        for network in self.networks:
-            priority = _PRIORITY + _WHOLE - network[1]
-            for direction in (Direction.IN, Direction.FORWARD, Direction.OUT):
-                outbound = direction is Direction.OUT
-                template = Template(
-                    socket.IPPROTO_ESP,
-                    Mode.TUNNEL,
-                    self.reqid,
-                    *self._ends(outbound=outbound),
-                    optional=not outbound,
-                )
-                ends = ((UNSPECIFIED, 0), network) if outbound else (network, (UNSPECIFIED, 0))
-                selector = Selector(*ends[0], *ends[1])
-                found.append(Policy(selector, direction, priority, templates=(template,)))
+        for direction in (Direction.IN, Direction.FORWARD, Direction.OUT):
+            outbound = direction is Direction.OUT
+            template = Template(
+                socket.IPPROTO_ESP,
+                Mode.TUNNEL,
+                self.reqid,
+                *self._ends(outbound=outbound),
+                optional=not outbound,
+            )
+            here, anywhere = (self.home_address, _WHOLE), (UNSPECIFIED, 0)
+            selector = Selector(*anywhere, *here) if outbound else Selector(*here, *anywhere)
+            found.append(Policy(selector, direction, _PRIORITY, templates=(template,)))
         return found

@@ -31,7 +31,7 @@ from ..parameters import HomeAgentParameters, MobileNodeParameters
 from ..wire import address, text
 from . import logging
 from .control import Listing, Request, UnixControl, Unwilling
-from .dataplane import PayloadCounted, PayloadNews, TunDataplane
+from .dataplane import PayloadLost, PayloadNews, TunDataplane
 from .ike_keylog import KeyLogDirectory
 from .ike_views import ike_sa
 from .ndp import NeighborListener
@@ -58,6 +58,14 @@ class Core(Protocol):
 
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
         """Somebody claims an address that is probed."""
+
+    def payload_counted(
+        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
+    ) -> list[Effect]:
+        """The dataplane has come to this number of an SA that it was lent."""
+
+    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
+        """The dataplane has no payload of a home address any more."""
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
@@ -141,6 +149,7 @@ class HomeAgentService(Service):
                 parameters,
                 link_mtu=self._dataplane.link_mtu,
                 sequence_floor=floor,
+                lends_payload=self._dataplane.offloads,
                 wall=lambda: datetime.now(UTC),
             )
         )
@@ -224,11 +233,16 @@ class HomeAgentService(Service):
         self._settle()
 
     def _payload_told(self, news: list[PayloadNews]) -> None:
-        core: Any = self._core
         for each in news:
-            tell = core.payload_counted if isinstance(each, PayloadCounted) else core.payload_lost
-            self._input(partial(tell, *each, time.monotonic()))
+            self._input(partial(self._tell_core, each))
         self._settle()
+
+    def _tell_core(self, news: PayloadNews) -> list[Effect]:
+        now = time.monotonic()
+        if isinstance(news, PayloadLost):
+            return self._core.payload_lost(news.home_address, now)
+        home_address, outbound, spi, number = news
+        return self._core.payload_counted(home_address, spi, number, now, outbound=outbound)
 
     def _timed(self) -> None:
         self._timer = None

@@ -95,8 +95,8 @@ def test_what_the_kernel_says_about_payload_goes_to_the_core(
     made, clock, said = service
     heard: list[tuple[object, ...]] = []
 
-    def counted(*news: object) -> list[Effect]:
-        heard.append(news)
+    def counted(*news: object, outbound: bool) -> list[Effect]:
+        heard.append((*news, outbound))
         return [Event("counted", {})]
 
     def lost(*news: object) -> list[Effect]:
@@ -110,6 +110,6 @@ def test_what_the_kernel_says_about_payload_goes_to_the_core(
     news = PayloadCounted(home_address, True, 9, 1000)
     made._payload_told([PayloadLost(home_address), news])
     # A fault ends nothing.
-    assert heard == [(home_address, 7.0), (home_address, True, 9, 1000, 7.0)]
+    assert heard == [(home_address, 7.0), (home_address, 9, 1000, 7.0, True)]
     assert said == ["counted"]
     assert made._dataplane.counters == {"internal_error": 1}

@@ -30,7 +30,6 @@ from mip6ha.effects import (
     NarrowPath,
     RecallPayload,
     RemoveTunnel,
-    RoutePrefix,
     SetTunnel,
     StandDown,
     TakeOver,
@@ -41,7 +40,7 @@ from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
 
 from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour
-from .test_dataplane import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, NETWORK, OTHER, Agent, is_quiet, told
+from .test_dataplane import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, OTHER, Agent, is_quiet, told
 from .test_packets import TRANSFORMS, tunnelled
 
 IN, OUT = 0x1001, 0x1002
@@ -64,7 +63,6 @@ class Lender(Agent):
         step: int = 10,
         window: int = 64,
         spi: int = IN,
-        networks: tuple[tuple[bytes, int], ...] = (),
     ) -> Node:
         keys = TRANSFORMS[transform]
         self.do(SetTunnel(home_address, CARE_OF_ADDRESS, protected=True), DefendAddress(home_address))
@@ -72,8 +70,7 @@ class Lender(Agent):
             LentAssociation(outbound, number, transform, keys, esn, window, first, limit, step)
             for outbound, number in ((False, spi), (True, spi + 1))
         )
-        networks = ((home_address, 128), *networks)
-        self.do(LendPayload(home_address, CARE_OF_ADDRESS, networks, associations))
+        self.do(LendPayload(home_address, associations))
         return Node(self, home_address, transform, esn=esn, spi=spi, first=first)
 
     def news(self) -> list[PayloadNews]:
@@ -252,13 +249,6 @@ def test_inner_sources_of_others_are_dropped(wire: Wire, agent: Lender) -> None:
         assert not node.goes_up(tunnelled(source, CORRESPONDENT, b"spoofed"))
     assert node.goes_up()
     assert agent.to_daemon() == []
-
-
-def test_networks_behind_a_mobile_router(wire: Wire, agent: Lender) -> None:
-    agent.do(RoutePrefix(NETWORK, 48, HOME_ADDRESS))
-    node = agent.lend(networks=((NETWORK, 48),))
-    assert node.goes_up(tunnelled(BEHIND, CORRESPONDENT, b"up"))
-    assert node.comes_down(tunnelled(CORRESPONDENT, BEHIND, b"down")) == 1
 
 
 def test_exactly_what_is_lent_goes_out(wire: Wire, agent: Lender) -> None:
@@ -532,9 +522,9 @@ def test_where_another_stands_nothing_is_lent(wire: Wire, agent: Lender, occupie
 def test_what_the_kernel_cannot_do_is_refused(wire: Wire, agent: Lender) -> None:
     agent.do(SetTunnel(HOME_ADDRESS, CARE_OF_ADDRESS, protected=True))
     wrong = LentAssociation(True, OUT, "rot13", Keys(bytes(16)), True, 64, 1, 10, 1)
-    agent.do(LendPayload(HOME_ADDRESS, CARE_OF_ADDRESS, ((HOME_ADDRESS, 128),), (wrong,)))
+    agent.do(LendPayload(HOME_ADDRESS, (wrong,)))
     assert agent.news() == [PayloadLost(HOME_ADDRESS)]
-    agent.do(LendPayload(HOME_ADDRESS, CARE_OF_ADDRESS, (), (wrong._replace(transform="aes-gcm-16"),)))
+    agent.do(LendPayload(HOME_ADDRESS, (wrong._replace(transform="aes-gcm-16"),)))
     assert agent.news() == [PayloadLost(HOME_ADDRESS)]
     assert agent.dataplane.counters["payload_refused_transform"] == 1
     assert agent.dataplane.counters["xfrm_EINVAL"] == 1
@@ -667,7 +657,7 @@ def test_progress_is_told_every_so_many_numbers(wire: Wire, agent: Lender) -> No
     assert agent.news() == [PayloadCounted(HOME_ADDRESS, False, IN, 13)]
 
 
-def test_a_narrow_path_is_the_daemons(wire: Wire, agent: Lender) -> None:
+def test_a_path_that_is_shorter_than_the_link(wire: Wire, agent: Lender) -> None:
     node = agent.lend()
     agent.do(NarrowPath(CARE_OF_ADDRESS, 1420, 600.0))
     wire.send(tunnelled(CORRESPONDENT, HOME_ADDRESS, bytes(1300)))
@@ -675,14 +665,6 @@ def test_a_narrow_path_is_the_daemons(wire: Wire, agent: Lender) -> None:
     wire.send(tunnelled(CORRESPONDENT, HOME_ADDRESS, bytes(1400)))
     assert 1320 < told(wire) < 1380
     assert node.goes_up()
-    agent.do(NarrowPath(CARE_OF_ADDRESS, 1390, 600.0))
-    assert agent.news()[-1] == PayloadLost(HOME_ADDRESS)
-    agent.lend(first=2000, limit=3000)
-    assert agent.news() == [PayloadLost(HOME_ADDRESS)]
-    assert left(agent) == []
-    agent.clock.now += 600
-    agent.tend()
-    assert agent.lend(first=2000, limit=3000).goes_up()
 
 
 def test_without_steering_payload_is_left_to_the_daemon(
