@@ -114,7 +114,8 @@ class Conversation:
     """A netlink socket of one protocol, for requests and answers, or for the notifications of ``groups``.
 
     The socket belongs to the network namespace it was made in; ``buffer`` is how many octets may wait.
-    ``OSError`` where the kernel has no such protocol.
+    ``port`` is what the kernel calls it: notifications tell who caused them. ``OSError`` where the kernel has
+    no such protocol.
     """
 
     def __init__(self, protocol: int, groups: Iterable[int] = (), buffer: int = _BUFFER) -> None:
@@ -127,20 +128,15 @@ class Conversation:
             except PermissionError:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             self._socket.bind((0, 0))
-            # XFRM tells who caused a change by what the request says itself.
-            self._port = int(self._socket.getsockname()[0])
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         except BaseException:
             self._socket.close()
             raise
+        # Of this socket, in every request: what NETLINK_XFRM announces says who caused it in these words.
+        self.port = int(self._socket.getsockname()[0])
         self._sequence = 0
         self.sent = 0
-
-    @property
-    def port(self) -> int:
-        """What the kernel calls this socket: notifications tell who caused them."""
-        return self._port
 
     def select_dumps(self) -> None:
         """Have the kernel list only what a dump asks for; one that cannot lists everything."""
@@ -200,7 +196,7 @@ class Conversation:
         for index, (kind, flags, body) in enumerate(requests):
             self._sequence = self._sequence + 1 & 0x7FFFFFFF or 1
             flags |= _REQUEST | (ACKNOWLEDGE if index == final and flags & DUMP != DUMP else 0)
-            parts.append(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, self._port))
+            parts.append(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, self.port))
             parts.append(body + bytes(-len(body) % 4))
         self._socket.send(b"".join(parts))
         self.sent += len(requests)

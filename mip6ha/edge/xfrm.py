@@ -186,6 +186,11 @@ class Xfrm:
         self._conversation.close()
 
     @property
+    def port(self) -> int:
+        """What the kernel calls the socket that changes are made by."""
+        return self._conversation.port
+
+    @property
     def messages(self) -> int:
         """How many requests were sent."""
         return self._conversation.sent

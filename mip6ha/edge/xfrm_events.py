@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
-from ..wire import UNSPECIFIED
 from .netlink_messages import Conversation, Message, attributes
 from .xfrm_layout import (
     A_POLICY,
@@ -53,6 +52,7 @@ __all__ = [
     "Removed",
     "XfrmEvents",
     "counted",
+    "not_by",
     "others_only",
     "policy_in",
     "removals_by",
@@ -70,9 +70,10 @@ class Installed(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """A state was removed."""
+    """A state was removed; ``installed`` is how it was, and where its counters ended."""
 
     id: StateId
+    installed: InstalledState
 
 
 class Expired(NamedTuple):
@@ -145,14 +146,16 @@ def counted(body: bytes) -> Counted:
 
 
 def _removed(body: bytes) -> Removed:
-    inner = attributes(body, STATE_ID.size).get(A_STATE)
-    return Removed(StateId.decoded(body, inner[80:96] if inner else UNSPECIFIED))
+    found = attributes(body, STATE_ID.size)
+    # Algorithms and counters stand beside the state, not in it.
+    installed = InstalledState.decoded(found[A_STATE], found)
+    return Removed(installed.state.id, installed)
 
 
 def removed_state(body: bytes) -> tuple[StateId, Counters]:
     """Which state somebody removed, and where its counters stood then."""
-    found = attributes(body, STATE_ID.size)
-    return _removed(body).id, Counters.decoded(found)[0]
+    removed = _removed(body)
+    return removed.id, removed.installed.counters
 
 
 def _policy_removed(body: bytes) -> PolicyRemoved:
@@ -197,6 +200,16 @@ def _program(*instructions: tuple[int, int, int, int]) -> bytes:
 
 def _swapped(value: int) -> int:
     return int.from_bytes(value.to_bytes(4, "little"), "big")
+
+
+def not_by(port: int) -> bytes:
+    """What this socket did not cause."""
+    return _program(
+        (_LOAD_WORD, 0, 0, _PORT_AT),
+        (_EQUAL, 0, 1, _swapped(port)),
+        (_GIVE_BACK, 0, 0, 0),
+        (_GIVE_BACK, 0, 0, 0xFFFF),
+    )
 
 
 def removals_by(port: int) -> bytes:

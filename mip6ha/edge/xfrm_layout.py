@@ -60,6 +60,8 @@ class Mode(IntEnum):
     TUNNEL = 1
     ROUTE_OPTIMIZATION = 2
     """Home address option and type 2 routing header."""
+    IN_TRIGGER, BEET, IP_TFS = 3, 4, 5
+    """Only others' states have these."""
 
 
 @dataclass(frozen=True, slots=True)
