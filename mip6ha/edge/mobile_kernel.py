@@ -13,6 +13,9 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+from twisted.internet.task import LoopingCall
 
 from ..icmpv6 import MOBILE_PREFIX_ADVERTISEMENT
 from ..ipv6 import ICMPV6, MOBILITY
@@ -39,6 +42,8 @@ __all__ = ["KernelDataplane", "MessageSocket"]
 
 _BUFFER = 1 << 20
 _BATCH = 64
+# Seconds between two looks at states and policies.
+_LOOK = 0.25
 _ICMPV6_FILTER = 1
 _ANY_INTERFACE = bytes(4)
 
@@ -112,12 +117,20 @@ class KernelDataplane(MobileDataplane):
             undo.callback(each.socket.close)
 
     def listen(self) -> None:
-        """Read the sockets, and what the kernel says about states."""
+        """Read the sockets, and what the kernel says about states; look after states and policies."""
         reactor = self._given.reactor
         for each in self._sockets.values():
             self._read(SocketReader(each, each.ready, reactor), self._undo)
         events = self._associations.events
         self._read(SocketReader(events, self._associations.read_events, reactor), self._undo)
+        looking: Any = LoopingCall(self._given.received, self._look)
+        looking.clock = reactor
+        looking.start(_LOOK, now=False)
+        self._undo.callback(looking.stop)
+
+    def _look(self, _: float) -> list[Event]:
+        repaired = self._associations.look()
+        return [Event("kernel_repaired", dict(sorted(repaired.items())))] if repaired else []
 
     def _received(self, protocol: int, octets: bytes, source: bytes, destination: bytes) -> None:
         self._given.received(partial(self.node.receive, protocol, octets, source, destination))

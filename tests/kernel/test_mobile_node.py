@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -46,6 +48,17 @@ def statistics(place: World) -> dict[str, int]:
     return {name: int(count) for name, count in map(str.split, lines) if int(count)}
 
 
+def flush(place: World) -> None:
+    """Take away all states and policies; they are there again within a second."""
+    after = len(place.events())
+    batch(place.mobile, "xfrm state flush", "xfrm policy flush", "xfrm policy flush ptype sub")
+    flushed = time.time()
+    position = happens(place, "kernel_repaired", after) - 1
+    event = place.events()[position]
+    assert cast(float, event["time"]) - flushed < 1
+    assert {name: event[name] for name in ("header_state", "state")} == {"header_state": 2, "state": 6}
+
+
 @pytest.mark.parametrize(
     ("transform", "uses", "home_agent"),
     [
@@ -72,6 +85,10 @@ def test_away_and_home_again(tmp_path: Path, transform: str, uses: tuple[str, ..
             assert eventually(talk.works) == HELLO
             if link == "one":
                 happens(place, "mobile_prefix_advertisement", 0)
+                if "payload" in uses:
+                    flush(place)
+                    assert eventually(talk.works) == HELLO
+                    assert care_of_addresses(place) == {address}
         # Longer than the tunnel takes: both senders are told, and send fragments.
         large = bytes(1430)
         assert eventually(lambda: talk.works(large)) == large + b" from " + HOME_ADDRESS.encode()
