@@ -29,7 +29,7 @@ from .errors import Unusable
 from .mobile_policies import REQIDS, MobilePolicies, PolicyKey, is_ours, key, reqid
 from .netlink_messages import Failure, Overrun, Request
 from .xfrm import Xfrm
-from .xfrm_events import Announcement, Expired, Installed, Removed, XfrmEvents
+from .xfrm_events import Announcement, Expired, Installed, Removed, XfrmEvents, not_by
 from .xfrm_layout import GROUP_EXPIRE, GROUP_POLICY, GROUP_STATE, Limits, Mode
 from .xfrm_policy import Policy
 from .xfrm_state import Counters, InstalledState, Protection, State, StateFlag, StateId
@@ -132,7 +132,7 @@ class KernelAssociations:
         try:
             self._kernel = Xfrm()
             groups = (GROUP_EXPIRE, GROUP_STATE, GROUP_POLICY)
-            self.events = XfrmEvents(groups=groups, but=self._kernel.port)
+            self.events = XfrmEvents(groups=groups, program=not_by(self._kernel.port))
         except OSError as error:
             raise Unusable(f"kernel dataplane: no XFRM: {error.strerror}") from None
 

@@ -195,11 +195,6 @@ class Xfrm:
         """How many requests were sent."""
         return self._conversation.sent
 
-    @property
-    def port(self) -> int:
-        """What the kernel calls this socket: announcements tell who caused them."""
-        return self._conversation.port
-
     def carry_out(self, requests: Sequence[Request]) -> list[Failure]:
         """Make changes in order, with as few system calls as possible; which failed, by their index."""
         return self._conversation.send(requests)
