@@ -143,6 +143,7 @@ class KernelPayload:
         What still comes is sealed until then, with numbers that nobody else has.
         """
         self._lost.clear()
+        self._counted.clear()
         if self._lent:
             self._leaving = dict.fromkeys(self._lent)
             for lent in self._lent.values():
@@ -273,7 +274,7 @@ class KernelPayload:
         lent = each.lent
         number = counters.sent if lent.outbound else counters.received
         # What is said of a state that was here before is not about these.
-        if lent.first <= number <= lent.limit:
+        if lent.first <= number <= lent.limit and home_address not in self._leaving:
             each.reached = number
             self._counted.setdefault(home_address, {})[lent.outbound, lent.spi] = number
 

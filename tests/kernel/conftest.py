@@ -25,7 +25,7 @@ from .network import Wire
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 INSIDE = "MIP6_KERNEL_RUN" in os.environ
-SECONDS = 600
+SECONDS = 900
 Reports = dict[str, list[dict[str, Any]]]
 NAMES = pytest.StashKey[list[str]]()
 REPORTS = pytest.StashKey[Reports]()
@@ -38,6 +38,9 @@ def is_ours(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(is_ours, items):
         item.add_marker(pytest.mark.kernel)
+        if not INSIDE:
+            # The first of them waits for all.
+            item.add_marker(pytest.mark.timeout(SECONDS + 60))
 
 
 @pytest.hookimpl(trylast=True)
