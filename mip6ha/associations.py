@@ -154,7 +154,7 @@ class Associations:
         if window is None:
             kept, association.lent = association.sequence + _ON_ITS_WAY, association.limit
         else:
-            kept = aligned(window.top + ALIGNMENT)
+            kept = aligned(window.top + 1)
             association.lent = kept + width
         association.limit = kept
         return kept + 1, association.lent

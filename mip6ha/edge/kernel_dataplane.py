@@ -80,6 +80,7 @@ class KernelDataplane(TunDataplane):
         self.offloads = not features.offload
         self._payload: KernelPayload | None = None
         self._tell: Tell | None = None
+        self._soon: Callable[..., object] | None = None
         self._clock = clock
         self._narrow: dict[bytes, float] = {}
         self._leftovers_after = clock() + _GRACE
@@ -163,6 +164,9 @@ class KernelDataplane(TunDataplane):
         """See :class:`Dataplane`."""
         super().flush()
         self._tunnels.flush()
+        if self._payload is not None and self._payload.has_lost and self._soon is not None:
+            # Until the core hears of it, it gives back what comes to it.
+            self._soon(0, self._pass_news)
         states = 0 if self._payload is None else self._payload.messages
         self.counters["netlink_messages"] = self.kernel.sent + self._tables.changes + states
 
@@ -249,13 +253,13 @@ class KernelDataplane(TunDataplane):
         watch = KernelWatch(self, reactor, lambda repaired: report("kernel_repaired", dict(repaired)))
         if self._payload is None:
             return watch.close
-        self._tell = tell
+        self._tell, self._soon = tell, reactor.callLater
         source: Any = self._payload.events
         reader = SocketReader(source, self.hear, reactor)
         reactor.addReader(reader)
 
         def close() -> None:
-            self._tell = None
+            self._tell = self._soon = None
             reactor.removeReader(reader)
             watch.close()
 
@@ -304,6 +308,7 @@ class KernelDataplane(TunDataplane):
         except (OSError, Overrun, Unusable):
             self.counters["repair_failed"] += 1
             self._tunnels.suspect = True
+        self._pass_news()
         self.flush()
         if found.repaired:
             for kind, count in found.repaired.items():

@@ -239,6 +239,11 @@ class KernelPayload:
 
     # -- what the kernel says ----------------------------------------------------------------------
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether the core has to hear that something is here no more."""
+        return bool(self._lost)
+
     def news(self) -> list[PayloadNews]:
         """What the core has to hear, and did not yet."""
         counted, self._counted = self._counted, {}
