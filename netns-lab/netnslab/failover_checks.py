@@ -98,7 +98,8 @@ def examine(record: SetRecord, story: Failover, name: str) -> Outcome:
         "last_acknowledged_binding_present": present == [story.last["sequence"]],
     }
     if story.healed is not None:
-        _, second = record.longest_gap(story.healed, min(story.healed + WATCHED, silent))
+        until = min(story.healed + WATCHED, silent)
+        _, second = record.longest_gap(story.healed, until, began_before=False)
         figures["outage_after_healing_ms"] = milliseconds(second.length)
         if silent > story.healed:
             outcome.outages += (Phase("healed", second.start, second.end),)

@@ -105,13 +105,13 @@ class Phase:
     end: float
 
 
-def longest_gap(arrivals: Sequence[float], start: float, end: float) -> Gap:
+def longest_gap(arrivals: Sequence[float], start: float, end: float, *, began_before: bool = True) -> Gap:
     """The longest time without arrivals that overlaps ``[start, end]``.
 
     A gap may begin before `start` and finish after `end`. Where nothing arrived before (or after), the
-    window's own edge bounds it.
+    window's own edge bounds it, and where what ``began_before`` is another matter.
     """
-    before = max((time for time in arrivals if time <= start), default=start)
+    before = max((time for time in arrivals if time <= start and began_before), default=start)
     after = min((time for time in arrivals if time >= end), default=end)
     points = [before, *(time for time in arrivals if start < time < end), after]
     gaps = [Gap(first, second) for first, second in pairwise(points)]

@@ -206,9 +206,12 @@ class SetRecord:
 
     # -- probes ------------------------------------------------------------------------------------
 
-    def longest_gap(self, start: float, end: float) -> tuple[str, Gap]:
+    def longest_gap(self, start: float, end: float, *, began_before: bool = True) -> tuple[str, Gap]:
         """The longest gap in a window, in the worse direction."""
-        gaps = {stream.name: longest_gap(stream.arrivals, start, end) for stream in self.streams}
+        gaps = {
+            stream.name: longest_gap(stream.arrivals, start, end, began_before=began_before)
+            for stream in self.streams
+        }
         name = max(gaps, key=lambda each: gaps[each].length)
         return name, gaps[name]
 

@@ -75,6 +75,8 @@ def test_gap_counts_from_a_moment_inside_it() -> None:
 
 
 def test_gap_reaches_out_of_the_window() -> None:
+    clipped = longest_gap([0.0, 1.0, 1.2], 0.4, 1.1, began_before=False)
+    assert clipped == Gap(0.4, 1.0)
     gap = longest_gap([0.0, 1.0], 0.4, 0.6)
     assert (gap.start, gap.end) == (0.0, 1.0)
 

@@ -143,7 +143,8 @@ def examine(record: SetRecord, split: Split) -> Outcome:
     restored = record.restored(healed)
     bare = record.payload_outside_esp()
     before = {stream.name: stream.between(record.set.started, cut - EDGE) for stream in record.streams}
-    _, gap = record.longest_gap(healed, min(healed + DWELL * 2, record.set.silent))
+    # What the mobile node refused before is the split's.
+    _, gap = record.longest_gap(healed, min(healed + DWELL * 2, record.set.silent), began_before=False)
     outcome.outages = (Phase("split", cut, healed), Phase("healing", gap.start, gap.end))
     stood_down = record.logged("higher_term", healed, member=split.first)
     merged = shown[f"{new} counters"].get("contexts_merged", 0)
