@@ -29,6 +29,7 @@ from mip6ha.effects import (
     LentAssociation,
     NarrowPath,
     RecallPayload,
+    ReleaseAddress,
     RemoveTunnel,
     SetTunnel,
     StandDown,
@@ -693,3 +694,22 @@ def test_without_steering_payload_is_left_to_the_daemon(
         assert agent.repair() == {}
     finally:
         agent.close()
+
+
+def test_nothing_is_left_of_a_thousand_that_came_moved_and_went(wire: Wire, agent: Lender) -> None:
+    before = left(agent)
+    for number in range(1000):
+        home_address = HOME_ADDRESS[:14] + (0x1000 + number % 16).to_bytes(2, "big")
+        agent.lend(home_address, spi=0x3000 + 2 * number)
+        agent.do(SetTunnel(home_address, ELSEWHERE, protected=True))
+        if number % 2:
+            agent.do(RecallPayload(home_address))
+        agent.do(RemoveTunnel(home_address), ReleaseAddress(home_address))
+    assert agent.news() == []
+    assert agent.dataplane.counters.keys() == {"netlink_messages"}
+    assert left(agent) == before == []
+    node = agent.lend()
+    assert node.goes_up()
+    agent.close()
+    listed = [line for what in LISTED for line in agent.wire.ip(what).splitlines()]
+    assert [line for line in listed if line.startswith("src")] == []
