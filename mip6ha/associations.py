@@ -124,14 +124,15 @@ class Associations:
         if association.lent:
             return self._protect_meanwhile(association, next_header, payload)
         if association.sequence >= association.limit:
-            self._go_on(association, effects)
+            association.limit = self._above(association.limit, association, effects)
         return esp.protect(association, next_header, payload, self._random)
 
-    def _go_on(self, association: SecurityAssociation, effects: list[Effect]) -> None:
-        if self._reserved <= association.limit:
+    def _above(self, number: int, association: SecurityAssociation, effects: list[Effect]) -> int:
+        """The last outbound number under a reservation that goes beyond ``number``, or as far as keys do."""
+        if self._reserved <= number:
             self._reserved += RESERVATION
             effects.append(ReserveSequences(self._reserved))
-        association.limit = min(self._reserved, counter_limit(association.transform, esn=association.esn))
+        return min(self._reserved, counter_limit(association.transform, esn=association.esn))
 
     def _protect_meanwhile(self, association: SecurityAssociation, next_header: int, payload: bytes) -> bytes:
         """Seal a payload while a loan waits, as long as numbers were kept for that."""
@@ -144,7 +145,7 @@ class Associations:
     def may_lend(self, association: SecurityAssociation, effects: list[Effect]) -> bool:
         """Whether a tunnel mode SA can be lent now; asks for what that lacks."""
         if association.direction is Direction.OUT and is_short(association):
-            self._go_on(association, effects)
+            association.limit = self._above(association.limit, association, effects)
             return not is_short(association)
         return True
 
@@ -163,14 +164,11 @@ class Associations:
         self, association: SecurityAssociation, number: int, width: int, effects: list[Effect]
     ) -> tuple[int, int] | None:
         """The next numbers, now that the dataplane has come to ``number``; ``None`` if it needs none."""
-        most = counter_limit(association.transform, esn=association.esn)
         before = association.lent
         if association.window is None:
-            if self._reserved <= before:
-                self._reserved += RESERVATION
-                effects.append(ReserveSequences(self._reserved))
-            association.lent = min(self._reserved, most)
+            association.lent = self._above(before, association, effects)
         elif number + width // 2 > before:
+            most = counter_limit(association.transform, esn=association.esn)
             association.lent = min(aligned(max(before, number) + width), most)
         return (before + 1, association.lent) if association.lent > before else None
 

@@ -71,32 +71,24 @@ class Commits:
             return effects
         homes = dict.fromkeys(self._changed) | wanting if wanting else dict.fromkeys(self._changed)
         changed = self._changed[0] if self._changed else None
-        # Numbers are lent when the others know of them, whatever else may go at once.
-        lent: list[Effect] = []
-        lessee = None
-        for each in effects if wanting else ():
-            if isinstance(each, LendPayload | ExtendPayload):
-                lent.append(each)
-                lessee = each.home_address
-        if lent:
-            effects = [each for each in effects if each not in lent]
         self._changed.clear()
         wanting.clear()
         out: list[Effect] = []
-        held: list[Effect] = []
-        if changed is None or not self._synchronous:
-            out = effects
-        else:
-            for each in effects:
+        held: dict[bytes, list[Effect]] = {}
+        for each in effects:
+            if isinstance(each, LendPayload | ExtendPayload):
+                # Numbers are lent when the others know of them, whatever else may go at once.
+                held.setdefault(each.home_address, []).append(each)
+            elif changed is None or not self._synchronous or type(each) is ReserveSequences:
                 # A reservation on stable storage is nobody else's business.
-                (out if type(each) is ReserveSequences else held).append(each)
+                out.append(each)
+            else:
+                held.setdefault(changed, []).append(each)
         for home_address in homes:
             version = self._contexts.grow(home_address, term)
             self._replication.change(home_address)
             outstanding = self._associations.outstanding(home_address)
-            item = Held(outstanding, held if home_address == changed else [])
-            if home_address == lessee:
-                item = Held(outstanding, item.effects + lent)
+            item = Held(outstanding, held.get(home_address, []))
             if not self._replication.hold(home_address, version, [item]):
                 self.let_go([item], out)
                 self._counters["commits_alone"] += 1

@@ -140,8 +140,8 @@ class LentAssociation(NamedTuple):
 class LendPayload(NamedTuple):
     """Open and seal a mobile node's payload, as long as its numbers last; nothing was lent before.
 
-    The other end is that of its tunnel. Progress comes back as ``HomeAgent.payload_counted``, the end of
-    anything without having been told to as ``HomeAgent.payload_lost``.
+    The other end is that of its tunnel. How far it is, and what is gone there without having been
+    called back, is told to ``HomeAgent.payload_news``.
     """
 
     home_address: bytes

@@ -24,6 +24,7 @@ from .ipsec.policy import Direction, Mode
 from .ipsec.replay import ReplayWindow
 from .ipsec.sad import SecurityAssociation, counter_limit
 from .journaling import Journal
+from .lending import PayloadNews
 from .node import HomeAgent
 from .numbering import HORIZON, SharedAssociations
 from .parameters import HomeAgentParameters, MobileNodeParameters
@@ -139,17 +140,9 @@ class JournaledHomeAgent:
         """See :meth:`HomeAgent.address_conflict`."""
         return self._commit(self.home_agent.address_conflict(address, now))
 
-    def payload_counted(
-        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
-    ) -> list[Effect]:
-        """See :meth:`HomeAgent.payload_counted`."""
-        return self._commit(
-            self.home_agent.payload_counted(home_address, spi, number, now, outbound=outbound)
-        )
-
-    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
-        """See :meth:`HomeAgent.payload_lost`."""
-        return self.home_agent.payload_lost(home_address, now)
+    def payload_news(self, news: PayloadNews, now: float) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_news`."""
+        return self._commit(self.home_agent.payload_news(news, now))
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
@@ -261,7 +254,7 @@ class JournaledHomeAgent:
         changed, wanting = self._changed, self.associations.wanting
         if not changed and not wanting:
             return effects
-        homes, wanted = dict.fromkeys(changed) | wanting, bool(wanting)
+        homes = dict.fromkeys(changed) | wanting
         first = changed[0] if changed else None
         changed.clear()
         wanting.clear()
@@ -270,22 +263,16 @@ class JournaledHomeAgent:
             for home_address in homes:
                 self.associations.confirm(self.associations.outstanding(home_address))
             return self.home_agent.lending.let_go(effects)
-        if wanted:
-            rest: list[Effect] = []
-            for each in effects:
-                if isinstance(each, LendPayload | ExtendPayload):
-                    self._lent.setdefault(each.home_address, []).append(each)
-                else:
-                    rest.append(each)
-            effects = rest
         self.journal.changed |= homes
-        if first is None:
-            return effects
         out: list[Effect] = []
-        held = self._pending.setdefault(first, [])
         for each in effects:
-            # A reservation is on stable storage of its own.
-            (out if type(each) is ReserveSequences else held).append(each)
+            if isinstance(each, LendPayload | ExtendPayload):
+                self._lent.setdefault(each.home_address, []).append(each)
+            elif first is None or type(each) is ReserveSequences:
+                # A reservation is on stable storage of its own.
+                out.append(each)
+            else:
+                self._pending.setdefault(first, []).append(each)
         return out
 
     def _record(self, home_address: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .associations import ALIGNMENT, Associations
 from .binding.cache import Binding, BindingCache
@@ -31,7 +32,7 @@ from .ipsec.replay import DEFAULT_WINDOW
 from .ipsec.sad import SecurityAssociation
 from .rate import TokenBucket
 
-__all__ = ["Lending"]
+__all__ = ["Lending", "PayloadCounted", "PayloadLost", "PayloadNews"]
 
 _WIDEST = 4096
 """Inbound numbers lent at a time, at most: what a takeover may make the mobile node lose."""
@@ -44,8 +45,26 @@ _TOO_OFTEN, _TOO_SELDOM = 0.02, 0.2
 _RATE, _BURST = 100.0, 10.0
 _MOST_RETURNED = 1000
 """Packets that can have been on their way; a TUN device keeps 500."""
-_PATIENCE = 1.0
-"""Seconds before it is tried again with a mobile node whose payload could not be lent."""
+_PATIENCE, _RECOVERY = 1.0, 0.1
+"""Seconds before it is tried again with a mobile node whose payload cannot be lent, or was lost."""
+
+
+class PayloadCounted(NamedTuple):
+    """How far a dataplane is with an SA: the last number sent, or the highest one accepted."""
+
+    home_address: bytes
+    outbound: bool
+    spi: int
+    number: int
+
+
+class PayloadLost(NamedTuple):
+    """Nothing is lent for a home address any more, though nobody called it back."""
+
+    home_address: bytes
+
+
+PayloadNews = PayloadCounted | PayloadLost
 
 
 @dataclass(slots=True)
@@ -159,10 +178,16 @@ class Lending:
         effects.append(SendPacket(packet))
         return True
 
-    def counted(
-        self, home_address: bytes, spi: int, number: int, now: float, effects: list[Effect], *, outbound: bool
-    ) -> None:
-        """The dataplane has come to ``number``: it gets more in time."""
+    def hear(self, news: PayloadNews, now: float, effects: list[Effect]) -> None:
+        """What a dataplane says: it gets more numbers in time, or payload comes here, to be lent anew."""
+        if isinstance(news, PayloadCounted):
+            self._count(news, now, effects)
+        elif self._end(news.home_address):
+            self._counters["payload_lost"] += 1
+            self._not_before[news.home_address] = now + _RECOVERY
+
+    def _count(self, counted: PayloadCounted, now: float, effects: list[Effect]) -> None:
+        home_address, outbound, spi, number = counted
         loan = self._loans.get(home_address)
         share = None if loan is None else loan.shares.get((outbound, spi))
         if share is None:
@@ -181,19 +206,21 @@ class Lending:
 
     def let_go(self, effects: list[Effect]) -> list[Effect]:
         """What is still wanted of effects that have waited for others."""
-        return [each for effect in effects if (each := self._present(effect)) is not None]
+        return [
+            each
+            for each in effects
+            if not isinstance(each, LendPayload | ExtendPayload) or self._is_wanted(each)
+        ]
 
-    def _present(self, effect: Effect) -> Effect | None:
-        if type(effect) is LendPayload:
-            loan = self._loans.get(effect.home_address)
-            if loan is None or loan.offered is not effect:
-                return None
-            loan.waits = False
-        if type(effect) is ExtendPayload:
-            loan = self._loans.get(effect.home_address)
-            share = None if loan is None else loan.shares.get((effect.outbound, effect.spi))
-            return effect if share is not None and share.association.lent == effect.limit else None
-        return effect
+    def _is_wanted(self, effect: LendPayload | ExtendPayload) -> bool:
+        loan = self._loans.get(effect.home_address)
+        if loan is None:
+            return False
+        if isinstance(effect, LendPayload):
+            loan.waits &= loan.offered is not effect
+            return loan.offered is effect
+        share = loan.shares.get((effect.outbound, effect.spi))
+        return share is not None and share.association.lent == effect.limit
 
     def recall(self, home_address: bytes, effects: list[Effect]) -> None:
         """Payload comes here again, both ways; nothing if it was not lent."""
@@ -222,12 +249,6 @@ class Lending:
         """Nothing is lent any more, and the dataplane knows."""
         for home_address in list(self._loans):
             self._end(home_address)
-
-    def lost(self, home_address: bytes, now: float) -> None:
-        """The dataplane has nothing of a home address any more, whatever happened to it."""
-        if self._end(home_address):
-            self._counters["payload_lost"] += 1
-            self._not_before[home_address] = now + _PATIENCE / 10
 
     def _end(self, home_address: bytes) -> bool:
         loan = self._loans.pop(home_address, None)

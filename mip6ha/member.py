@@ -41,6 +41,7 @@ from .harp.sync import Progress, Replication
 from .hellos import Hellos
 from .inquiries import Inquiries
 from .ipsec.ike.sa import Address
+from .lending import PayloadNews
 from .member_keys import MemberKeys
 from .node import HomeAgent
 from .numbering import HIGHEST_FLOOR, SharedAssociations
@@ -239,18 +240,10 @@ class Member:
             return []
         return self._commits.commit(self.home_agent.address_conflict(address, now), self.machine.term)
 
-    def payload_counted(
-        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
-    ) -> list[Effect]:
-        """See :meth:`HomeAgent.payload_counted`."""
+    def payload_news(self, news: PayloadNews, now: float) -> list[Effect]:
+        """See :meth:`HomeAgent.payload_news`."""
         self._note(now)
-        effects = self.home_agent.payload_counted(home_address, spi, number, now, outbound=outbound)
-        return self._commits.commit(effects, self.machine.term)
-
-    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
-        """See :meth:`HomeAgent.payload_lost`."""
-        self._note(now)
-        return self.home_agent.payload_lost(home_address, now)
+        return self._commits.commit(self.home_agent.payload_news(news, now), self.machine.term)
 
     def flush(self, now: float) -> list[Effect]:
         """Send what the inputs since the last call have changed, grouped."""

@@ -31,6 +31,7 @@ from .effects import (
     Event,
     ExtendPayload,
     ProbeAddress,
+    RecallPayload,
     ReleaseAddress,
     RemoveTunnel,
     ReserveSequences,
@@ -46,7 +47,7 @@ from .ipsec.ike.numbers import NATT_PORT, PORT
 from .ipsec.policy import Mode
 from .ipsec.sad import SecurityAssociation
 from .ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, MOBILITY, NO_NEXT_HEADER, UDP, Packet
-from .lending import Lending
+from .lending import Lending, PayloadCounted, PayloadNews
 from .mobile_nodes import MobileNodes
 from .mobility import message_type
 from .negotiation import Negotiation
@@ -58,8 +59,8 @@ from .wire import Malformed, Refused, text
 
 __all__ = ["HomeAgent"]
 
-# What numbers are counted on already, although the packet that asked for it is dropped.
-_KEPT = frozenset((ReserveSequences, ExtendPayload))
+# What is counted on already, although the packet that asked for it is dropped.
+_KEPT = frozenset((ReserveSequences, ExtendPayload, RecallPayload))
 
 _ERROR_TYPES = frozenset(
     (icmpv6.DESTINATION_UNREACHABLE, icmpv6.PACKET_TOO_BIG, icmpv6.TIME_EXCEEDED, icmpv6.PARAMETER_PROBLEM)
@@ -180,18 +181,11 @@ class HomeAgent:
             self._refuse(binding.home_address, binding.source, outcome, effects)
         return effects
 
-    def payload_counted(
-        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
-    ) -> list[Effect]:
-        """The dataplane has come to this number of an SA of :class:`LendPayload`."""
+    def payload_news(self, news: PayloadNews, now: float) -> list[Effect]:
+        """What the dataplane says of payload that it was lent."""
         effects: list[Effect] = []
-        self.lending.counted(home_address, spi, number, now, effects, outbound=outbound)
+        self.lending.hear(news, now, effects)
         return effects
-
-    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
-        """The dataplane has no payload of a home address any more: it comes here, and is lent anew."""
-        self.lending.lost(home_address, now)
-        return []
 
     def ask_ike(self, home_address: bytes, what: str, now: float) -> tuple[bool, list[Effect]]:
         """See :meth:`Negotiation.ask`."""
@@ -333,9 +327,8 @@ class HomeAgent:
                 raise Refused("reverse_tunnel_source")
             if association.lent and association.ahead:
                 # Farther ahead than what is lent, so that the dataplane never saw it.
-                self.lending.counted(
-                    home_address, association.spi, association.ahead, now, effects, outbound=False
-                )
+                counted = PayloadCounted(home_address, False, association.spi, association.ahead)
+                self.lending.hear(counted, now, effects)
             next_header, inner = esp.unprotect(association, payload)
             if next_header != IPV6:
                 raise Refused("selector_mismatch")

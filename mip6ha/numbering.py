@@ -100,14 +100,8 @@ class SharedAssociations(Associations):
             self._renumber(association)
         sequence, limit = association.sequence, association.limit
         if sequence >= limit:
-            if association.reserved == limit:
-                self._reserve(association, effects)
-            waits = association.mode is Mode.TUNNEL and not self.alone and not association.ahead
-            if association.reserved == limit or (waits and association.confirmed == limit):
+            if not self._next_block(association, effects):
                 raise Refused("sequence_exhausted")
-            association.ahead = 0
-            association.sequence = association.reserved - _block(association)
-            association.limit = association.confirmed = association.reserved
         elif (
             association.mode is Mode.TUNNEL
             and association.reserved == limit
@@ -115,6 +109,19 @@ class SharedAssociations(Associations):
         ):
             self._reserve(association, effects)
         return esp.protect(association, next_header, payload, self._random)
+
+    def _next_block(self, association: SecurityAssociation, effects: list[Effect]) -> bool:
+        """Go on in the next block, if it may be used; otherwise it is asked for."""
+        limit = association.limit
+        if association.reserved == limit:
+            self._reserve(association, effects)
+        waits = association.mode is Mode.TUNNEL and not self.alone and not association.ahead
+        if association.reserved == limit or (waits and association.confirmed == limit):
+            return False
+        association.ahead = 0
+        association.sequence = association.reserved - _block(association)
+        association.limit = association.confirmed = association.reserved
+        return True
 
     def install(self, association: SecurityAssociation, effects: list[Effect]) -> None:
         """As :meth:`Associations.install`: numbers come from blocks of this member's own.
@@ -153,9 +160,10 @@ class SharedAssociations(Associations):
         """As :meth:`Associations.may_lend`: nothing may be on its way to the others or back."""
         if association.epoch != self.epoch:
             self._renumber(association)
-        limit = association.limit
         if association.direction is Direction.OUT:
-            return association.reserved == limit and not is_short(association)
+            ready = not is_short(association) or self._next_block(association, effects)
+            return ready and association.confirmed == association.reserved
+        limit = association.limit
         if association.reserved == limit and limit != aligned(limit):
             association.reserved = aligned(limit)
             self.wanting[association.home_address] = None
@@ -166,7 +174,11 @@ class SharedAssociations(Associations):
     def lend(self, association: SecurityAssociation, width: int) -> tuple[int, int]:
         """As :meth:`Associations.lend`; inbound numbers are lent when the others know of them."""
         if association.direction is Direction.OUT:
-            return super().lend(association, width)
+            if association.reserved == association.limit:
+                return super().lend(association, width)
+            # The next block is there already; what is left of this one stays here meanwhile.
+            association.lent = association.reserved
+            return association.reserved - _block(association) + 1, association.lent
         association.lent = association.reserved = association.limit + width
         self.wanting[association.home_address] = None
         return association.limit + 1, association.lent

@@ -15,6 +15,7 @@ from mip6ha.failover.journal import Moment, Segment
 from mip6ha.ipsec.policy import Use
 from mip6ha.ipv6 import UDP
 from mip6ha.journaled import JournaledHomeAgent
+from mip6ha.lending import PayloadCounted, PayloadLost
 from mip6ha.numbering import HORIZON
 from mip6ha.parameters import HomeAgentParameters, MobileNodeParameters
 
@@ -325,7 +326,8 @@ def test_payload_is_lent_when_what_is_lent_is_stored() -> None:
         lent.append(payload(node))
     # More is not lent either before that is stored.
     host.sync = False
-    host.carry_out(host.agent.payload_counted(node.home_address, inbound, limit, host.now, outbound=False))
+    counted = PayloadCounted(node.home_address, False, inbound, limit)
+    host.carry_out(host.agent.payload_news(counted, host.now))
     host.settle()
     assert host.plane.lent[node.home_address][False, inbound] == limit
     host.sync = True
@@ -354,12 +356,13 @@ def test_payload_is_lent_without_a_journal(when: str) -> None:
         host.receive(payload(node))
     (inbound,) = (spi for outbound, spi in host.plane.lent[node.home_address] if not outbound)
     limit = host.plane.lent[node.home_address][False, inbound]
-    host.carry_out(host.agent.payload_counted(node.home_address, inbound, limit, host.now, outbound=False))
+    counted = PayloadCounted(node.home_address, False, inbound, limit)
+    host.carry_out(host.agent.payload_news(counted, host.now))
     assert host.plane.lent[node.home_address][False, inbound] == limit + HORIZON
     outwards = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
     host.receive(outwards)
     assert host.answers[-1] == outwards
-    host.carry_out(host.agent.payload_lost(node.home_address, host.now))
+    host.carry_out(host.agent.payload_news(PayloadLost(node.home_address), host.now))
     assert host.agent.counters["payload_lost"] == 1
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..config import EdgeConfiguration
 from ..effects import (
@@ -38,6 +38,7 @@ from ..effects import (
     UnroutePrefix,
 )
 from ..ipv6 import HEADER_LENGTH
+from ..lending import PayloadNews
 from .ndp import HomeLink
 from .netlink import MAIN_TABLE, KernelTables
 from .selection import Selection
@@ -48,9 +49,6 @@ from .virtual_link import VirtualLink
 __all__ = [
     "FIRST_TABLE",
     "Dataplane",
-    "PayloadCounted",
-    "PayloadLost",
-    "PayloadNews",
     "Report",
     "Tell",
     "TunDataplane",
@@ -65,22 +63,6 @@ Report = Callable[[str, dict[str, object]], object]
 """Takes the name of an event, and its fields."""
 
 
-class PayloadCounted(NamedTuple):
-    """How far a lent SA is: the last number sent, or the highest one accepted."""
-
-    home_address: bytes
-    outbound: bool
-    spi: int
-    number: int
-
-
-class PayloadLost(NamedTuple):
-    """Nothing is lent for a home address any more, though the core did not ask for that."""
-
-    home_address: bytes
-
-
-PayloadNews = PayloadCounted | PayloadLost
 Tell = Callable[[list[PayloadNews]], object]
 """Takes what the core has to hear about lent payload, in order; never in the middle of an effect."""
 

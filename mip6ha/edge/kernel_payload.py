@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
 from ..effects import ExtendPayload, LendPayload
+from ..lending import PayloadCounted, PayloadLost, PayloadNews
 from . import xfrm
-from .dataplane import PayloadCounted, PayloadLost, PayloadNews
 from .esp_steering import EspSteering
 from .netlink_messages import Conversation, Failure, Overrun, Request
 from .payload_associations import LentPayload, PolicyName, name_of

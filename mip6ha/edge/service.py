@@ -25,13 +25,14 @@ from twisted.logger import Logger
 from ..binding.discovery import anycast_address
 from ..config import ConfigError, Configuration, EdgeConfiguration, load
 from ..effects import Effect, Event, LogKeys, ReserveSequences
+from ..lending import PayloadNews
 from ..negotiation import REQUESTS
 from ..node import HomeAgent
 from ..parameters import HomeAgentParameters, MobileNodeParameters
 from ..wire import address, text
 from . import logging
 from .control import Listing, Request, UnixControl, Unwilling
-from .dataplane import PayloadLost, PayloadNews, TunDataplane
+from .dataplane import TunDataplane
 from .ike_keylog import KeyLogDirectory
 from .ike_views import ike_sa
 from .ndp import NeighborListener
@@ -59,13 +60,8 @@ class Core(Protocol):
     def address_conflict(self, address: bytes, now: float) -> list[Effect]:
         """Somebody claims an address that is probed."""
 
-    def payload_counted(
-        self, home_address: bytes, spi: int, number: int, now: float, *, outbound: bool
-    ) -> list[Effect]:
-        """The dataplane has come to this number of an SA that it was lent."""
-
-    def payload_lost(self, home_address: bytes, now: float) -> list[Effect]:
-        """The dataplane has no payload of a home address any more."""
+    def payload_news(self, news: PayloadNews, now: float) -> list[Effect]:
+        """What the dataplane says of payload that it was lent."""
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_timer` is due."""
@@ -234,15 +230,8 @@ class HomeAgentService(Service):
 
     def _payload_told(self, news: list[PayloadNews]) -> None:
         for each in news:
-            self._input(partial(self._tell_core, each))
+            self._input(partial(self._core.payload_news, each, time.monotonic()))
         self._settle()
-
-    def _tell_core(self, news: PayloadNews) -> list[Effect]:
-        now = time.monotonic()
-        if isinstance(news, PayloadLost):
-            return self._core.payload_lost(news.home_address, now)
-        home_address, outbound, spi, number = news
-        return self._core.payload_counted(home_address, spi, number, now, outbound=outbound)
 
     def _timed(self) -> None:
         self._timer = None

@@ -11,9 +11,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from mip6ha.config import Configuration
-from mip6ha.edge.dataplane import PayloadCounted, PayloadLost
 from mip6ha.edge.service import HomeAgentService
 from mip6ha.effects import Effect, Event
+from mip6ha.lending import PayloadCounted, PayloadLost, PayloadNews
 
 
 class Failing:
@@ -93,23 +93,20 @@ def test_what_the_kernel_says_about_payload_goes_to_the_core(
     service: tuple[HomeAgentService, Clock, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, clock, said = service
-    heard: list[tuple[object, ...]] = []
+    heard: list[tuple[PayloadNews, float]] = []
 
-    def counted(*news: object, outbound: bool) -> list[Effect]:
-        heard.append((*news, outbound))
+    def payload_news(news: PayloadNews, now: float) -> list[Effect]:
+        heard.append((news, now))
+        if isinstance(news, PayloadLost):
+            raise ZeroDivisionError
         return [Event("counted", {})]
 
-    def lost(*news: object) -> list[Effect]:
-        heard.append(news)
-        raise ZeroDivisionError
-
     core: Any = made._core
-    core.payload_counted, core.payload_lost = counted, lost
+    core.payload_news = payload_news
     clock.advance(7)
-    home_address = bytes(16)
-    news = PayloadCounted(home_address, True, 9, 1000)
-    made._payload_told([PayloadLost(home_address), news])
+    lost, counted = PayloadLost(bytes(16)), PayloadCounted(bytes(16), True, 9, 1000)
+    made._payload_told([lost, counted])
     # A fault ends nothing.
-    assert heard == [(home_address, 7.0), (home_address, 9, 1000, 7.0, True)]
+    assert heard == [(lost, 7.0), (counted, 7.0)]
     assert said == ["counted"]
     assert made._dataplane.counters == {"internal_error": 1}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from mip6ha.effects import Effect, LendPayload, RecallPayload
 from mip6ha.harp.messages import StateAcknowledge
-from mip6ha.ipsec.policy import Use
+from mip6ha.ipsec.policy import Direction, Mode, Use
+from mip6ha.ipsec.sad import SecurityAssociation
+from mip6ha.lending import PayloadCounted
 
 from ..node.world import CARE_OF_2, CORRESPONDENT, MobileNode, echo
 from .world import World, mobile_node
@@ -46,6 +48,16 @@ def _spi(lent: dict[tuple[bool, int], int], *, outbound: bool) -> int:
     return found
 
 
+def _association(world: World, node: MobileNode, *, outbound: bool) -> SecurityAssociation:
+    """The active member's SA for payload in one direction."""
+    (found,) = (
+        each
+        for each in world.members[world.active].associations.database.of(node.home_address)
+        if each.mode is Mode.TUNNEL and (each.direction is Direction.OUT) is outbound
+    )
+    return found
+
+
 def test_numbers_are_lent_when_the_standby_has_heard_of_them() -> None:
     world, node = _world()
     lent = _lend(world, node)
@@ -57,21 +69,33 @@ def test_numbers_are_lent_when_the_standby_has_heard_of_them() -> None:
     assert heard.limit == lent[False, heard.spi]
 
 
+def test_who_only_sends_is_lent_numbers_of_both_directions() -> None:
+    world, node = _world()
+    out = _association(world, node, outbound=True)
+    # What is left of the block is too little to lend, and nothing uses it up.
+    out.sequence = out.limit - 1
+    for _ in range(5):
+        world.receive(node.tunnel(echo(node.home_address, CORRESPONDENT), use=Use.PAYLOAD))
+        world.run(_RTT)
+    lent = world.planes[world.active].lent[node.home_address]
+    assert lent[True, out.spi] > out.limit
+
+
 def test_more_of_them_wait_as_well() -> None:
     world, node = _world()
     lent = _lend(world, node)
     member, spi = world.members[world.active], _spi(lent, outbound=False)
     before = dict(lent)
     top = lent[False, spi]
-    world.carry_out(
-        world.active, member.payload_counted(node.home_address, spi, top, world.now, outbound=False)
-    )
+    counted = PayloadCounted(node.home_address, False, spi, top)
+    world.carry_out(world.active, member.payload_news(counted, world.now))
     world.flush(world.active)
     assert lent == before
     world.run(_RTT)
     assert lent[False, spi] == top + 64
     out = _spi(lent, outbound=True)
-    world.carry_out(world.active, member.payload_counted(node.home_address, out, 1, world.now, outbound=True))
+    counted = PayloadCounted(node.home_address, True, out, 1)
+    world.carry_out(world.active, member.payload_news(counted, world.now))
     world.flush(world.active)
     assert lent[True, out] == before[True, out]
     world.run(_RTT)
@@ -157,9 +181,8 @@ def test_a_loan_that_cannot_be_confirmed_is_one_of_a_member_alone() -> None:
     lent = world.planes[world.active].lent[node.home_address]
     spi = _spi(lent, outbound=False)
     top = lent[False, spi]
-    found = world.members[world.active].payload_counted(
-        node.home_address, spi, top, world.now, outbound=False
-    )
+    counted = PayloadCounted(node.home_address, False, spi, top)
+    found = world.members[world.active].payload_news(counted, world.now)
     assert not any(isinstance(each, LendPayload) for each in found)
     world.carry_out(world.active, found)
     assert lent[False, spi] == top + 64

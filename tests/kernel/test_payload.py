@@ -18,7 +18,6 @@ import pytest
 from twisted.internet.task import Clock
 
 from mip6ha import ipv6
-from mip6ha.edge.dataplane import PayloadCounted, PayloadLost, PayloadNews
 from mip6ha.edge.features import kernel_features
 from mip6ha.edge.netlink_messages import Failure, Request
 from mip6ha.edge.xfrm import Xfrm
@@ -39,6 +38,7 @@ from mip6ha.ipsec import esp
 from mip6ha.ipsec.algorithms import Keys, by_name
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
+from mip6ha.lending import PayloadCounted, PayloadLost, PayloadNews
 
 from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour
 from .test_dataplane import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, OTHER, Agent, is_quiet, told

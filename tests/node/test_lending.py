@@ -19,6 +19,7 @@ from mip6ha.effects import (
 from mip6ha.ipsec.policy import Direction, Mode, Use
 from mip6ha.ipsec.sad import SecurityAssociation, counter_limit
 from mip6ha.ipv6 import ESP, ICMPV6
+from mip6ha.lending import PayloadCounted, PayloadLost
 from mip6ha.wire import address
 
 from .world import (
@@ -76,7 +77,7 @@ def association(world: World, spi: int) -> SecurityAssociation:
 
 def counted(world: World, number: int, *, outbound: bool = False) -> list[Effect]:
     spi = OUT if outbound else IN
-    return world.carry_out(world.agent.payload_counted(HOME, spi, number, world.now, outbound=outbound))
+    return world.carry_out(world.agent.payload_news(PayloadCounted(HOME, outbound, spi, number), world.now))
 
 
 def number_of(packet: bytes) -> int:
@@ -236,12 +237,25 @@ def test_a_dataplane_that_does_not_do_it_loses_the_loan() -> None:
     assert world.count("payload_not_taken") == 1
 
 
+def test_a_loan_that_ends_with_a_packet_that_is_dropped_has_ended() -> None:
+    world, _ = bound()
+    towards(world)
+    known = association(world, OUT)
+    for _ in range(1000):
+        assert isinstance(towards(world)[0], SendPacket)
+    # No number is left for the packet itself.
+    known.lent = counter_limit(known.transform, esn=False)
+    found = world.agent.receive(echo(CORRESPONDENT, HOME), world.now)
+    assert [each for each in found if not isinstance(each, ReserveSequences)] == [RecallPayload(HOME)]
+    assert world.count("sequence_exhausted") == 1
+
+
 def test_what_was_lost_is_lent_anew_a_moment_later() -> None:
     world, node = bound()
     offer = lent(from_it(world, node))
     world.plane.lent.clear()
-    assert world.agent.payload_lost(HOME, world.now) == []
-    assert world.agent.payload_lost(HOME, world.now) == []
+    assert world.agent.payload_news(PayloadLost(HOME), world.now) == []
+    assert world.agent.payload_news(PayloadLost(HOME), world.now) == []
     assert world.count("payload_lost") == 1
     node.outbound[Use.PAYLOAD].sequence = share(offer, outbound=False).limit
     assert not any(isinstance(each, LendPayload) for each in from_it(world, node))

@@ -17,6 +17,7 @@ from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.replay import ReplayWindow
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.ipv6 import ESP, IPV6
+from mip6ha.lending import PayloadCounted, PayloadLost
 from mip6ha.wire import Refused
 
 from .network import Datagram
@@ -177,8 +178,8 @@ class Dataplane:
 
     def _tell(self, loan: _Loan, state: _State, number: int) -> None:
         outbound = state is loan.outbound
-        spi = state.association.spi
-        self._life.world.at(_NEWS, self._life.counted, loan.home_address, spi, number, outbound)
+        counted = PayloadCounted(loan.home_address, outbound, state.association.spi, number)
+        self._life.world.at(_NEWS, self._life.payload_news, counted)
 
     def _breaks(self, loan: _Loan) -> bool:
         """Whether somebody removes the states at this moment."""
@@ -189,4 +190,4 @@ class Dataplane:
 
     def _lose(self, loan: _Loan) -> None:
         self._end(loan.home_address)
-        self._life.world.at(_NEWS, self._life.lost, loan.home_address)
+        self._life.world.at(_NEWS, self._life.payload_news, PayloadLost(loan.home_address))

@@ -22,6 +22,7 @@ from mip6ha.effects import (
     StoreTerm,
     TakeOver,
 )
+from mip6ha.lending import PayloadNews
 from mip6ha.member import Member
 
 from .dataplane import Dataplane
@@ -134,16 +135,10 @@ class Life:
         self._armed = None
         self._after(self.member.on_timer(now if at is None else max(now, at)))
 
-    def counted(self, home_address: bytes, spi: int, number: int, outbound: bool) -> None:
-        """See :meth:`Member.payload_counted`."""
-        if self._reads(self.counted, home_address, spi, number, outbound):
-            now = self.seat.host.clock()
-            self._flushed(self.member.payload_counted(home_address, spi, number, now, outbound=outbound))
-
-    def lost(self, home_address: bytes) -> None:
-        """See :meth:`Member.payload_lost`."""
-        if self._reads(self.lost, home_address):
-            self._flushed(self.member.payload_lost(home_address, self.seat.host.clock()))
+    def payload_news(self, news: PayloadNews) -> None:
+        """See :meth:`Member.payload_news`."""
+        if self._reads(self.payload_news, news):
+            self._flushed(self.member.payload_news(news, self.seat.host.clock()))
 
     def _reads(self, later: Callable[..., None], *arguments: Any) -> bool:
         """Whether the process runs; what the kernel says waits as long as it is paused."""
