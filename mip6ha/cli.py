@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -25,6 +25,9 @@ from .edge.errors import Unusable
 from .ike_cli import ike
 from .negotiation import REQUESTS
 from .wire import text
+
+if TYPE_CHECKING:
+    from .edge.features import KernelFeatures
 
 __all__ = ["main"]
 
@@ -116,7 +119,7 @@ def run(paths: tuple[Path, ...], log_format: str, log_level: str) -> None:
 
 def _unable(path: Path, configuration: Configuration) -> str:
     """What keeps this kernel from being the dataplane, where it is to be."""
-    missing = _kernel_lacks() if configuration.edge.dataplane == "kernel" else ""
+    missing = ", ".join(_kernel().forwarding) if configuration.edge.dataplane == "kernel" else ""
     return missing and f"{path}: home_agent.dataplane: this kernel has no {missing}; allowed: tun"
 
 
@@ -162,9 +165,9 @@ def check(path: Path) -> None:
         )
     for warning in configuration.warnings:
         click.echo(f"warning: {warning}")
-    missing = _kernel_lacks()
+    kernel = _kernel()
+    missing, leaves = ", ".join(kernel.forwarding), ", ".join(kernel.offload)
     click.echo(f"dataplane kernel: {f'missing here: {missing}' if missing else 'can run here'}")
-    leaves = _kernel_leaves()
     click.echo(f"payload under ESP: {f'left to the daemon: {leaves}' if leaves else 'in the kernel too'}")
     lacking = _lacks(configuration)
     if edge.dataplane == "kernel" and missing:
@@ -173,19 +176,12 @@ def check(path: Path) -> None:
         click.echo(f"cannot run here: {lack}")
 
 
-def _kernel_lacks() -> str:
-    """What keeps this kernel from being the dataplane."""
+def _kernel() -> KernelFeatures:
+    """What this kernel lacks for being the dataplane, and for sealing and opening payload."""
     # Trying takes a moment.
     from .edge.features import kernel_features  # noqa: PLC0415
 
-    return ", ".join(kernel_features().forwarding)
-
-
-def _kernel_leaves() -> str:
-    """What keeps the kernel from sealing and opening payload, so that the daemon does."""
-    from .edge.features import kernel_features  # noqa: PLC0415
-
-    return ", ".join(kernel_features().offload)
+    return kernel_features()
 
 
 def _lacks(configuration: Configuration) -> list[str]:

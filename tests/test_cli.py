@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mip6ha.cli import main
+from mip6ha.edge.features import KernelFeatures
 
 GOOD = """
 [home_agent]
@@ -23,6 +25,9 @@ control_socket = "ha.sock"
 [[mobile_node]]
 home_address = "2001:db8:ffff::1"
 """
+
+# A kernel that lacks nothing.
+_EVERYTHING = KernelFeatures(*[""] * len(fields(KernelFeatures)))
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_check_tells_what_would_be_served(path: Path) -> None:
 def test_a_kernel_that_cannot_is_a_mistake_of_the_configuration(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mip6ha.cli._kernel_lacks", lambda: "tunnel (EOPNOTSUPP)")
+    monkeypatch.setattr("mip6ha.cli._kernel", lambda: replace(_EVERYTHING, tunnel="EOPNOTSUPP"))
     path.write_text(GOOD.replace("[home_agent]", '[home_agent]\ndataplane = "kernel"'))
     result = CliRunner().invoke(main, ["run", "-c", str(path)])
     assert result.exit_code == 2
@@ -57,12 +62,12 @@ def test_a_kernel_that_cannot_is_a_mistake_of_the_configuration(
 
 @pytest.mark.parametrize(
     ("lacks", "said"),
-    [("", "in the kernel too"), ("steering (ENOENT)", "left to the daemon: steering (ENOENT)")],
+    [("", "in the kernel too"), ("ENOENT", "left to the daemon: steering (ENOENT)")],
 )
 def test_who_seals_payload_is_told(
     path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: str
 ) -> None:
-    monkeypatch.setattr("mip6ha.cli._kernel_leaves", lambda: lacks)
+    monkeypatch.setattr("mip6ha.cli._kernel", lambda: replace(_EVERYTHING, steering=lacks))
     result = CliRunner().invoke(main, ["check", "-c", str(path)])
     assert f"payload under ESP: {said}" in result.stdout.splitlines()
 

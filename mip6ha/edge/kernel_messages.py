@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from .netlink import PROTOCOL
 from .netlink_messages import CREATE, EXCLUSIVE, REPLACE, Message, Request, attribute, attributes, nested
+from .socket_filter import IF_EQUAL, KEEP_BACK, LET_THROUGH, LOAD_HALF, LOAD_OCTET, LOAD_WORD, program, word
 
 __all__ = [
     "EGRESS",
@@ -190,24 +191,19 @@ def device_of(message: Message) -> int | None:
 
 
 def others_only(ports: Sequence[int]) -> bytes:
-    """A program for a socket of notifications: no routes of other origin, nothing that ``ports`` did.
-
-    A netlink header is in host order, and loaded as if it were in network order.
-    """
-    load_word, load_half, load_octet, equal, give_back = 0x20, 0x28, 0x30, 0x15, 0x06
-    own = [int.from_bytes(port.to_bytes(4, "little"), "big") for port in ports]
-    program = (
-        (load_word, 0, 0, 12),
-        *((equal, 5 + behind, 0, each) for behind, each in zip(range(len(own), 0, -1), own, strict=True)),
-        (load_half, 0, 0, 4),
-        (equal, 1, 0, NEW_ROUTE << 8),
-        (equal, 0, 2, DELETE_ROUTE << 8),
-        (load_octet, 0, 0, 16 + 5),
-        (equal, 0, 1, PROTOCOL),
-        (give_back, 0, 0, 0xFFFF),
-        (give_back, 0, 0, 0),
+    """A program for a socket of notifications: no routes of other origin, nothing that ``ports`` did."""
+    behind = range(5 + len(ports), 5, -1)
+    return program(
+        (LOAD_WORD, 0, 0, 12),
+        *((IF_EQUAL, skipped, 0, word(port)) for skipped, port in zip(behind, ports, strict=True)),
+        (LOAD_HALF, 0, 0, 4),
+        (IF_EQUAL, 1, 0, NEW_ROUTE << 8),
+        (IF_EQUAL, 0, 2, DELETE_ROUTE << 8),
+        (LOAD_OCTET, 0, 0, 16 + 5),
+        (IF_EQUAL, 0, 1, PROTOCOL),
+        LET_THROUGH,
+        KEEP_BACK,
     )
-    return b"".join(Struct("=HBBI").pack(*instruction) for instruction in program)
 
 
 # -- routes --------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..lending import PayloadCounted, PayloadLost, PayloadNews
 from . import xfrm
 from .esp_steering import EspSteering
 from .netlink_messages import Conversation, Failure, Overrun, Request
-from .payload_associations import LentPayload, PolicyName, name_of
+from .payload_associations import LentPayload
 from .payload_register import PayloadRegister
 from .xfrm import Xfrm
 from .xfrm_events import (
@@ -29,6 +29,7 @@ from .xfrm_events import (
     XfrmEvents,
     others_only,
 )
+from .xfrm_policy import PolicyId
 from .xfrm_state import Counters, StateId
 
 __all__ = ["KernelPayload"]
@@ -56,8 +57,6 @@ class KernelPayload:
         self._counters = counters
         self._reqids = range(_REQIDS + group * _SHARE, _REQIDS + (group + 1) * _SHARE)
         self._register = PayloadRegister(self._reqids)
-        # The same.
-        self._lent, self._states = self._register.lent, self._register.states
         self._lost: dict[bytes, None] = {}
         self._counted: dict[bytes, dict[tuple[bool, int], int]] = {}
         self._missed = False
@@ -79,7 +78,7 @@ class KernelPayload:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self._end(list(self._lent))
+        self._end(list(self._register.lent))
         for each in (self._kernel, self._dumps, self.events):
             each.close()
 
@@ -99,7 +98,9 @@ class KernelPayload:
             self._counters["payload_refused_reqids"] += 1
             self._lost[home_address] = None
             return
-        lent = self._lent[home_address] = LentPayload.of(effect, self._address, care_of_address, reqid)
+        lent = self._register.lent[home_address] = LentPayload.of(
+            effect, self._address, care_of_address, reqid
+        )
         try:
             states = [each.install() for each in lent.associations.values()]
         except ValueError:
@@ -115,7 +116,7 @@ class KernelPayload:
     def extend(self, effect: ExtendPayload) -> None:
         """Let an SA use more numbers."""
         home_address, outbound, spi, first, limit, step = effect
-        lent = self._lent.get(home_address)
+        lent = self._register.lent.get(home_address)
         each = None if lent is None else lent.associations.get((outbound, spi))
         if lent is None or each is None or home_address in self._leaving:
             return
@@ -134,7 +135,7 @@ class KernelPayload:
     def recall(self, home_address: bytes) -> None:
         """Leave the payload of a home address to the daemon."""
         self._lost.pop(home_address, None)
-        if home_address in self._lent:
+        if home_address in self._register.lent:
             self._end([home_address])
 
     def stand_down(self) -> None:
@@ -144,16 +145,16 @@ class KernelPayload:
         """
         self._lost.clear()
         self._counted.clear()
-        if self._lent:
-            self._leaving = dict.fromkeys(self._lent)
-            for lent in self._lent.values():
+        if self._register.lent:
+            self._leaving = dict.fromkeys(self._register.lent)
+            for lent in self._register.lent.values():
                 lent.steered.clear()
             self._count("netlink_steering", self._steering.open())
             self.suspect = True
 
     def move(self, home_address: bytes, care_of_address: bytes) -> None:
         """Go on at another care-of address, where the counters of the states stand in the end."""
-        lent = self._lent.get(home_address)
+        lent = self._register.lent.get(home_address)
         if lent is None or lent.care_of_address == care_of_address or home_address in self._leaving:
             return
         associations = lent.associations.values()
@@ -163,7 +164,7 @@ class KernelPayload:
         except Overrun:
             stood = {}
         for identity in before:
-            del self._states[identity]
+            del self._register.states[identity]
         lent.move(care_of_address)
         counters = [stood.get(each) for each in before]
         states = [
@@ -210,7 +211,7 @@ class KernelPayload:
         """End all of it, and tell."""
         if home_address not in self._leaving:
             self._lost[home_address] = None
-        if home_address in self._lent:
+        if home_address in self._register.lent:
             self._end([home_address])
 
     def _filter(self, requests: Sequence[Request]) -> bool:
@@ -266,16 +267,16 @@ class KernelPayload:
 
     def _hear(self, announced: Announcement) -> None:
         if isinstance(announced, Counted):
-            if announced.id in self._states:
+            if announced.id in self._register.states:
                 self._told(announced.id, announced.counters)
         elif isinstance(announced, Expired):
-            if announced.id in self._states:
+            if announced.id in self._register.states:
                 self._ask(announced.id)
         elif not self.suspect:
             self.suspect = self._register.concerns(announced)
 
     def _told(self, identity: StateId, counters: Counters) -> None:
-        home_address, each = self._states[identity]
+        home_address, each = self._register.states[identity]
         lent = each.lent
         number = counters.sent if lent.outbound else counters.received
         # What is said of a state that was here before is not about these.
@@ -289,7 +290,7 @@ class KernelPayload:
             self._told(identity, stood.counters)
         else:
             self._counters["payload_used_up"] += 1
-            self._lose(self._states[identity][0])
+            self._lose(self._register.states[identity][0])
 
     # -- comparison --------------------------------------------------------------------------------
 
@@ -304,8 +305,8 @@ class KernelPayload:
             self._end(leaving)
             yield
         missed, self._missed = self._missed, False
-        found: set[StateId | PolicyName] = set()
-        strays: dict[StateId | PolicyName, Request] = {}
+        found: set[StateId | PolicyId] = set()
+        strays: dict[StateId | PolicyId, Request] = {}
         for index, installed in enumerate(self._dumps.states()):
             state = installed.state
             if self._register.has_state(state):
@@ -319,9 +320,9 @@ class KernelPayload:
         for index, listed in enumerate(self._dumps.policies()):
             policy = listed.policy
             if self._register.has_policy(policy):
-                found.add(name_of(policy))
+                found.add(policy.id)
             elif self._register.claims(policy):
-                strays[name_of(policy)] = xfrm.remove_policy(policy)
+                strays[policy.id] = xfrm.remove_policy(policy)
             if index % _STEP == _STEP - 1:
                 yield
         missing: set[int] = set()
@@ -330,10 +331,10 @@ class KernelPayload:
             repaired["steering"] += 1
         # What expired is heard of there.
         self.read_events()
-        for index, (home_address, lent) in enumerate(list(self._lent.items())):
+        for index, (home_address, lent) in enumerate(list(self._register.lent.items())):
             wrong = self._differences(lent, found, missing)
             # Somebody may have changed it meanwhile, here.
-            if wrong and self._lent.get(home_address) is lent:
+            if wrong and self._register.lent.get(home_address) is lent:
                 repaired.update(wrong)
                 self._lose(home_address)
             if index % _JUDGED == _JUDGED - 1:
@@ -344,7 +345,7 @@ class KernelPayload:
             repaired += Counter(payload_leftover=len(requests) - len(failures))
 
     def _differences(
-        self, lent: LentPayload, found: Container[StateId | PolicyName], missing: Container[int]
+        self, lent: LentPayload, found: Container[StateId | PolicyId], missing: Container[int]
     ) -> Counter[str]:
         wrong: Counter[str] = Counter()
         for each in lent.associations.values():
@@ -353,7 +354,7 @@ class KernelPayload:
                 wrong["association"] += installed is None or not self._register.has_state(installed.state)
             wrong["steering"] += not each.lent.outbound and each.lent.spi in missing
         for policy in lent.policies():
-            if name_of(policy) not in found:
+            if policy.id not in found:
                 listed = self._kernel.policy(policy)
                 wrong["payload_policy"] += listed is None or listed.policy != policy
         return +wrong

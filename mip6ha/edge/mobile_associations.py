@@ -26,12 +26,12 @@ from ..parameters import AssociationParameters
 from ..wire import UNSPECIFIED
 from . import xfrm
 from .errors import Unusable
-from .mobile_policies import REQIDS, MobilePolicies, PolicyKey, is_ours, key, reqid
+from .mobile_policies import REQIDS, MobilePolicies, is_ours, reqid
 from .netlink_messages import Failure, Overrun, Request
 from .xfrm import Xfrm
 from .xfrm_events import Announcement, Expired, Installed, Removed, XfrmEvents, not_by
 from .xfrm_layout import GROUP_EXPIRE, GROUP_POLICY, GROUP_STATE, Limits, Mode
-from .xfrm_policy import Policy
+from .xfrm_policy import Policy, PolicyId
 from .xfrm_state import Counters, InstalledState, Protection, State, StateFlag, StateId
 
 __all__ = ["KernelAssociations", "remove_own"]
@@ -122,7 +122,7 @@ class KernelAssociations:
         self._reserve = reserve
         self._counters = counters
         self._care_of_address: bytes | None = None
-        self._policies: dict[PolicyKey, Policy] = {}
+        self._policies: dict[PolicyId, Policy] = {}
         self._associations = [self._association(given) for given in parameters.associations]
         self._floor = parameters.sequence_floor
         # Identities of states, and whether policies, that others have changed since the last look.
@@ -332,7 +332,7 @@ class KernelAssociations:
 
     def _policy_repairs(self) -> list[tuple[str, Request]]:
         there = {each.policy for each in self._kernel.policies()}
-        stray = [policy for policy in there if is_ours(policy) and key(policy) not in self._policies]
+        stray = [policy for policy in there if is_ours(policy) and policy.id not in self._policies]
         wanted = [policy for policy in self._policies.values() if policy not in there]
         requests = [*map(xfrm.update_policy, wanted), *map(xfrm.remove_policy, stray)]
         return [("policy", request) for request in requests]

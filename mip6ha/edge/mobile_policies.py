@@ -13,10 +13,10 @@ from ..ipsec.policy import Use
 from ..mobile.parameters import EmulatorParameters
 from ..wire import UNSPECIFIED
 from .xfrm_layout import Mode, Selector
-from .xfrm_policy import Direction, Policy, PolicyType, Template
+from .xfrm_policy import Direction, Policy, PolicyId, PolicyType, Template
 from .xfrm_state import State
 
-__all__ = ["HEADERS", "REQIDS", "MobilePolicies", "PolicyKey", "is_ours", "key", "reqid"]
+__all__ = ["HEADERS", "REQIDS", "MobilePolicies", "is_ours", "reqid"]
 
 _MOBILITY, _ICMPV6, _ESP = 135, socket.IPPROTO_ICMPV6, socket.IPPROTO_ESP
 _HOME_ADDRESS_OPTION, _TYPE_2_ROUTING = socket.IPPROTO_DSTOPTS, socket.IPPROTO_ROUTING
@@ -31,7 +31,6 @@ HEADERS = REQIDS[0]
 _SIGNALLING_PRIORITY, _ALLOW_PRIORITY, _PAYLOAD_PRIORITY = 13600, 13620, 13640
 _HEADER_PRIORITY = 13600
 _ORDER = {use: rank for rank, use in enumerate(Use)}
-PolicyKey = tuple[Selector, Direction, PolicyType]
 
 
 def reqid(use: Use, *, to_home_agent: bool) -> int:
@@ -49,11 +48,6 @@ def is_ours(policy: Policy) -> bool:
     return any(template.reqid in REQIDS for template in policy.templates)
 
 
-def key(policy: Policy) -> PolicyKey:
-    """What the kernel knows a policy by: another one of the same takes its place."""
-    return policy.selector, policy.direction, policy.type
-
-
 class MobilePolicies:
     """Those of one mobile node."""
 
@@ -63,7 +57,7 @@ class MobilePolicies:
         self._networks = ((parameters.home_address, 128), *parameters.prefixes)
         self._uses = {(each.use, each.direction is uses.Direction.OUT) for each in parameters.associations}
 
-    def at(self, care_of_address: bytes | None, *, tunnel: bool = False) -> dict[PolicyKey, Policy]:
+    def at(self, care_of_address: bytes | None, *, tunnel: bool = False) -> dict[PolicyId, Policy]:
         """Those of a place, home without ``care_of_address``; ``tunnel``: applications' packets may leave."""
         wanted = self._signalling(away=care_of_address is not None)
         if care_of_address is not None:
@@ -72,10 +66,10 @@ class MobilePolicies:
                 wanted += self._payload(care_of_address, outbound=True)
         if any(use.mode is uses.Mode.TUNNEL for use, _ in self._uses):
             wanted += self._exceptions()
-        found: dict[PolicyKey, Policy] = {}
+        found: dict[PolicyId, Policy] = {}
         for policy in wanted:
             # The first one counts: another of the same key would take its place in the kernel.
-            found.setdefault(key(policy), policy)
+            found.setdefault(policy.id, policy)
         return found
 
     def header_states(self, care_of_address: bytes) -> list[State]:

@@ -10,7 +10,6 @@ for a home agent that is no more, each costs more the more there are, and none m
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import socket
@@ -25,6 +24,18 @@ from twisted.internet.abstract import FileDescriptor
 from .. import icmpv6, ipv6
 from ..wire import UNSPECIFIED, Malformed, text
 from .errors import Unusable
+from .socket_filter import (
+    IF_ABOVE,
+    IF_AT_LEAST,
+    IF_EQUAL,
+    KEEP_BACK,
+    LET_THROUGH,
+    LOAD_HALF,
+    LOAD_OCTET,
+    LOAD_WORD,
+    attach,
+    program,
+)
 
 __all__ = ["HomeLink", "NeighborListener", "conflict"]
 
@@ -32,7 +43,6 @@ _ETH_P_ALL, _ETH_P_IPV6 = 0x0003, 0x86DD
 _ETHERNET = 1
 _SOL_PACKET = 263
 _OUTGOING = 4
-_SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _ALL_MULTICAST = 1, 2, 2
 _PACKET_IGNORE_OUTGOING = 23
 _MEMBERSHIP = Struct("=iHH8x")
@@ -44,12 +54,8 @@ _BUFFER = 1 << 20
 # socket about 2,300. Beyond, the interface takes every multicast frame instead.
 _MOST_GROUPS = 1024
 
-_INSTRUCTION = Struct("=HBBI")
-_LOAD_WORD, _LOAD_HALF, _LOAD_OCTET = 0x20, 0x28, 0x30
-_JUMP_IF_EQUAL, _JUMP_IF_GREATER_OR_EQUAL, _JUMP_IF_GREATER, _RETURN = 0x15, 0x35, 0x25, 0x06
 _PROTOCOL, _PACKET_TYPE, _ETHERNET_HEADER = 0xFFFFF000, 0xFFFFF004, 0xFFE00000
 _TO_OTHER_HOST = 3
-_ACCEPT, _REJECT = 0xFFFF, 0
 
 
 def _filter(link_layer: bytes) -> bytes:
@@ -57,24 +63,23 @@ def _filter(link_layer: bytes) -> bytes:
 
     Of what is for another host only what is for ``link_layer``.
     """
-    program = (
-        (_LOAD_HALF, 0, 0, _PROTOCOL),
-        (_JUMP_IF_EQUAL, 0, 11, _ETH_P_IPV6),
-        (_LOAD_OCTET, 0, 0, 6),
-        (_JUMP_IF_EQUAL, 0, 9, ipv6.ICMPV6),
-        (_LOAD_OCTET, 0, 0, 40),
-        (_JUMP_IF_GREATER_OR_EQUAL, 0, 7, icmpv6.NEIGHBOR_SOLICITATION),
-        (_JUMP_IF_GREATER, 6, 0, icmpv6.NEIGHBOR_ADVERTISEMENT),
-        (_LOAD_OCTET, 0, 0, _PACKET_TYPE),
-        (_JUMP_IF_EQUAL, 0, 5, _TO_OTHER_HOST),
-        (_LOAD_WORD, 0, 0, _ETHERNET_HEADER),
-        (_JUMP_IF_EQUAL, 0, 2, int.from_bytes(link_layer[:4], "big")),
-        (_LOAD_HALF, 0, 0, _ETHERNET_HEADER + 4),
-        (_JUMP_IF_EQUAL, 1, 0, int.from_bytes(link_layer[4:], "big")),
-        (_RETURN, 0, 0, _REJECT),
-        (_RETURN, 0, 0, _ACCEPT),
+    return program(
+        (LOAD_HALF, 0, 0, _PROTOCOL),
+        (IF_EQUAL, 0, 11, _ETH_P_IPV6),
+        (LOAD_OCTET, 0, 0, 6),
+        (IF_EQUAL, 0, 9, ipv6.ICMPV6),
+        (LOAD_OCTET, 0, 0, 40),
+        (IF_AT_LEAST, 0, 7, icmpv6.NEIGHBOR_SOLICITATION),
+        (IF_ABOVE, 6, 0, icmpv6.NEIGHBOR_ADVERTISEMENT),
+        (LOAD_OCTET, 0, 0, _PACKET_TYPE),
+        (IF_EQUAL, 0, 5, _TO_OTHER_HOST),
+        (LOAD_WORD, 0, 0, _ETHERNET_HEADER),
+        (IF_EQUAL, 0, 2, int.from_bytes(link_layer[:4], "big")),
+        (LOAD_HALF, 0, 0, _ETHERNET_HEADER + 4),
+        (IF_EQUAL, 1, 0, int.from_bytes(link_layer[4:], "big")),
+        KEEP_BACK,
+        LET_THROUGH,
     )
-    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
 def conflict(packet: bytes) -> bytes | None:
@@ -157,17 +162,12 @@ class HomeLink:
         self._own = frozenset((own, self._link_layer))
         self._head = self._link_layer + _ETH_P_IPV6.to_bytes(2, "big")
         self._true_head = own + _ETH_P_IPV6.to_bytes(2, "big")
-        self._attach(_filter(self._link_layer))
+        attach(self._socket, _filter(self._link_layer))
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         # Frames to the virtual address are taken by the interface that has it: only a tap sees them here.
         self._socket.bind((name, _ETH_P_IPV6 if virtual is None else _ETH_P_ALL))
         self._membership = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-
-    def _attach(self, program: bytes) -> None:
-        octets = ctypes.create_string_buffer(program)
-        argument = Struct("@HP").pack(len(program) // _INSTRUCTION.size, ctypes.addressof(octets))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
-        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
 
     def fileno(self) -> int:
         """For the reactor."""

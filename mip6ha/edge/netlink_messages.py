@@ -8,13 +8,14 @@ mean (``xfrm``); routes, for which ``netlink`` needs no attributes of its own.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
+
+from .socket_filter import attach
 
 __all__ = [
     "ACKNOWLEDGE",
@@ -48,7 +49,6 @@ _TEXT, _OFFSET = 1, 2
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 1, 10, 11, 12
-_SO_ATTACH_FILTER = 26
 _RECEIVE_BUFFER_FORCE = 33
 _RECEIVE = 1 << 17
 # The kernel takes what fits the send buffer; the answers to so many requests fit the receive buffer.
@@ -145,9 +145,7 @@ class Conversation:
 
     def attach_filter(self, program: bytes) -> None:
         """Have the kernel keep back notifications: the instructions of a classic BPF program."""
-        instructions = ctypes.create_string_buffer(program, len(program))
-        about = Struct("@HP").pack(len(program) // 8, ctypes.addressof(instructions))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, about)
+        attach(self._socket, program)
 
     def close(self) -> None:
         """Give up the socket."""

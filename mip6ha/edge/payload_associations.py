@@ -15,13 +15,10 @@ from . import xfrm
 from .esp_steering import horizon
 from .netlink_messages import Request
 from .xfrm_layout import Limits, Mode, Selector
-from .xfrm_policy import Direction, Policy, PolicyType, Template
+from .xfrm_policy import Direction, Policy, Template
 from .xfrm_state import Counters, Protection, State, StateFlag
 
-__all__ = ["Association", "LentPayload", "PolicyName", "name_of"]
-
-PolicyName = tuple[Selector, Direction, PolicyType]
-"""The kernel has one policy of each."""
+__all__ = ["Association", "LentPayload"]
 
 _WHOLE = 128
 # Behind those of others that say nothing about it.
@@ -29,11 +26,6 @@ _PRIORITY = 13660
 # The kernel wants one for numbers of 64 bits, though nothing is received.
 _OUTBOUND_WINDOW = 32
 _NEVER = 0xFFFFFFFF
-
-
-def name_of(policy: Policy) -> PolicyName:
-    """What a policy is known by."""
-    return policy.selector, policy.direction, policy.type
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from .payload_associations import Association, LentPayload, PolicyName, name_of
+from .payload_associations import Association, LentPayload
 from .xfrm_events import (
     Announcement,
     Flushed,
@@ -20,7 +20,7 @@ from .xfrm_events import (
     Removed,
 )
 from .xfrm_layout import FOREVER
-from .xfrm_policy import Policy
+from .xfrm_policy import Policy, PolicyId
 from .xfrm_state import State, StateId
 
 __all__ = ["PayloadRegister"]
@@ -35,7 +35,7 @@ class PayloadRegister:
         self.reqids = reqids
         self.lent: dict[bytes, LentPayload] = {}
         self.states: dict[StateId, tuple[bytes, Association]] = {}
-        self.policies: dict[PolicyName, tuple[bytes, Policy]] = {}
+        self.policies: dict[PolicyId, tuple[bytes, Policy]] = {}
         self._unused = iter(reqids)
         self._returned: list[int] = []
 
@@ -53,12 +53,12 @@ class PayloadRegister:
             if self.states.get(each.state.id, _NOBODY)[0] == home_address
         ]
         policies = [
-            each for each in lent.policies() if self.policies.get(name_of(each), _NOBODY)[0] == home_address
+            each for each in lent.policies() if self.policies.get(each.id, _NOBODY)[0] == home_address
         ]
         for association in associations:
             del self.states[association.state.id]
         for policy in policies:
-            del self.policies[name_of(policy)]
+            del self.policies[policy.id]
         return lent, associations, policies
 
     def note(self, home_address: bytes, failed: Collection[int]) -> None:
@@ -72,9 +72,9 @@ class PayloadRegister:
                 self.states[each.state.id] = home_address, each
         for index, policy in enumerate(lent.policies(), len(lent.associations)):
             if index not in failed:
-                self.policies[name_of(policy)] = home_address, policy
+                self.policies[policy.id] = home_address, policy
 
-    def is_installed(self, name: StateId | PolicyName) -> bool:
+    def is_installed(self, name: StateId | PolicyId) -> bool:
         """Whether something of that name is."""
         return name in self.states or name in self.policies
 
@@ -85,11 +85,11 @@ class PayloadRegister:
 
     def has_policy(self, policy: Policy) -> bool:
         """Whether it is one of ours as it should be."""
-        return self.policies.get(name_of(policy), _NOBODY)[1] == policy
+        return self.policies.get(policy.id, _NOBODY)[1] == policy
 
     def claims(self, policy: Policy) -> bool:
         """Whether it says that it is ours, or is in the place of one that is."""
-        return name_of(policy) in self.policies or any(
+        return policy.id in self.policies or any(
             template.reqid in self.reqids for template in policy.templates
         )
 

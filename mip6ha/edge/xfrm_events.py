@@ -7,10 +7,10 @@ requests for negotiation (acquire), NAT mappings, migrations.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import Struct
 from typing import NamedTuple
 
 from .netlink_messages import Conversation, Message, attributes
+from .socket_filter import AND, IF_EQUAL, KEEP_BACK, LET_THROUGH, LOAD_HALF, LOAD_WORD, program, word
 from .xfrm_layout import (
     A_POLICY,
     A_STATE,
@@ -188,54 +188,44 @@ def _announcement(message: Message) -> Announcement | None:
     return None
 
 
-# Instructions of a program for a socket of notifications. A netlink header and reqids are in host order, and
-# loaded as if they were in network order.
-_LOAD_WORD, _LOAD_HALF, _AND, _EQUAL, _GIVE_BACK = 0x20, 0x28, 0x54, 0x15, 0x06
+# Where it stands in a notification.
 _KIND_AT, _PORT_AT, _COUNTED_REQID_AT = 4, 12, 16 + STATE_ID.size + 20
-
-
-def _program(*instructions: tuple[int, int, int, int]) -> bytes:
-    return b"".join(Struct("=HBBI").pack(*each) for each in instructions)
-
-
-def _swapped(value: int) -> int:
-    return int.from_bytes(value.to_bytes(4, "little"), "big")
 
 
 def not_by(port: int) -> bytes:
     """What this socket did not cause."""
-    return _program(
-        (_LOAD_WORD, 0, 0, _PORT_AT),
-        (_EQUAL, 0, 1, _swapped(port)),
-        (_GIVE_BACK, 0, 0, 0),
-        (_GIVE_BACK, 0, 0, 0xFFFF),
+    return program(
+        (LOAD_WORD, 0, 0, _PORT_AT),
+        (IF_EQUAL, 0, 1, word(port)),
+        KEEP_BACK,
+        LET_THROUGH,
     )
 
 
 def removals_by(port: int) -> bytes:
     """Only states that this socket removed."""
-    return _program(
-        (_LOAD_WORD, 0, 0, _PORT_AT),
-        (_EQUAL, 0, 3, _swapped(port)),
-        (_LOAD_HALF, 0, 0, _KIND_AT),
-        (_EQUAL, 0, 1, DELETE_STATE << 8),
-        (_GIVE_BACK, 0, 0, 0xFFFF),
-        (_GIVE_BACK, 0, 0, 0),
+    return program(
+        (LOAD_WORD, 0, 0, _PORT_AT),
+        (IF_EQUAL, 0, 3, word(port)),
+        (LOAD_HALF, 0, 0, _KIND_AT),
+        (IF_EQUAL, 0, 1, DELETE_STATE << 8),
+        LET_THROUGH,
+        KEEP_BACK,
     )
 
 
 def others_only(port: int, reqids: range) -> bytes:
     """What this socket did not cause; counters only of states with these reqids, 2^16 of them."""
-    return _program(
-        (_LOAD_WORD, 0, 0, _PORT_AT),
-        (_EQUAL, 5, 0, _swapped(port)),
-        (_LOAD_HALF, 0, 0, _KIND_AT),
-        (_EQUAL, 0, 4, NEW_EVENT << 8),
-        (_LOAD_WORD, 0, 0, _COUNTED_REQID_AT),
-        (_AND, 0, 0, _swapped(0xFFFF0000)),
-        (_EQUAL, 1, 0, _swapped(reqids.start)),
-        (_GIVE_BACK, 0, 0, 0),
-        (_GIVE_BACK, 0, 0, 0xFFFF),
+    return program(
+        (LOAD_WORD, 0, 0, _PORT_AT),
+        (IF_EQUAL, 5, 0, word(port)),
+        (LOAD_HALF, 0, 0, _KIND_AT),
+        (IF_EQUAL, 0, 4, NEW_EVENT << 8),
+        (LOAD_WORD, 0, 0, _COUNTED_REQID_AT),
+        (AND, 0, 0, word(0xFFFF0000)),
+        (IF_EQUAL, 1, 0, word(reqids.start)),
+        KEEP_BACK,
+        LET_THROUGH,
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Direction",
     "InstalledPolicy",
     "Policy",
+    "PolicyId",
     "PolicyType",
     "Template",
 ]
@@ -104,6 +105,9 @@ class Template:
         )
 
 
+PolicyId = tuple[Selector, Direction, PolicyType]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A policy as one wants it. The lower the priority's number, the earlier it is asked."""
@@ -115,6 +119,11 @@ class Policy:
     templates: tuple[Template, ...] = ()
     action: Action = ALLOW
     limits: Limits = FOREVER
+
+    @property
+    def id(self) -> PolicyId:
+        """What the kernel knows it by: another one of the same takes its place."""
+        return self.selector, self.direction, self.type
 
     def encoded(self) -> bytes:
         """The body of a message that installs it."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .dissection import EspKey
-from .processes import POLL, Processes, ProcessFailed, Running
+from .processes import POLL, Processes, ProcessFailed, Running, answers
 from .timeline import Timeline
 from .topology import Network
 
@@ -148,7 +148,7 @@ class HomeAgentDaemon:
         log = f"{self.name}-{len(self._starts) + 1}" if self._starts else self.name
         running = processes.start(log, argv, network.namespace(node), ENVIRONMENT)
         self._starts.append(running)
-        running.wait_for("control socket", self._answers, READY_LIMIT)
+        running.wait_for("control socket", lambda: answers(self._socket), READY_LIMIT)
 
     def show(self, what: str) -> Any:
         """What ``mip6ha show WHAT --json`` prints."""
@@ -226,12 +226,6 @@ class HomeAgentDaemon:
             name = entry.pop("event")
             detail = " ".join(f"{key}={value}" for key, value in entry.items() if key != "level")
             timeline.add(name, detail, source=self.name, at=when, live=False)
-
-    def _answers(self) -> bool:
-        if not self._socket.exists():
-            return False
-        with socket.socket(socket.AF_UNIX) as connection:
-            return connection.connect_ex(str(self._socket)) == 0
 
 
 class MobileNodeProgram(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["ProcessFailed", "Processes", "Running"]
+__all__ = ["ProcessFailed", "Processes", "Running", "answers"]
 
 POLL = 0.005
 STOP_LIMIT = 5.0
 # It replaces itself by the program that follows. What Python itself could do between fork and exec costs a
 # real fork, during which a kernel that cannot be interrupted does nothing else.
 DIE_WITH_THE_LAB = ("setpriv", "--pdeathsig", "TERM")
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody takes connections at a socket: it is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 class ProcessFailed(Exception):

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from .processes import Processes, ProcessFailed, Running
+from .processes import Processes, ProcessFailed, Running, answers
 from .timeline import Timeline
 from .topology import Network
 
@@ -141,7 +141,7 @@ class Charon:
         """Start it before everything of ordinary priority; returns when it can be told something."""
         environment = {"STRONGSWAN_CONF": str(self._configuration)}
         self._running = processes.start("charon", [DAEMON], network.namespace(node), environment, first=True)
-        self._running.wait_for("control socket", self._socket.exists, _READY_LIMIT)
+        self._running.wait_for("control socket", lambda: answers(self._socket), _READY_LIMIT)
 
     def load(self, connections: Settings, secrets: Settings) -> None:
         """Take these connections and secrets; certificates and keys stand in `directory`."""

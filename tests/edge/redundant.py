@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from netnslab.certificates import Authority, new_ecdsa_key, pem, write_key
+from netnslab.processes import answers
 from pyroute2.netns import popns, pushns
 
 from mip6ha import ipv6
@@ -156,7 +157,7 @@ class MemberProcess:
         socket_path = self.directory / "sock"
         socket_path.unlink(missing_ok=True)
         self.start(log)
-        self.wait(socket_path.exists)
+        self.wait(lambda: answers(socket_path))
 
     def stop(self) -> None:
         """End it whatever it does."""
