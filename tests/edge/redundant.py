@@ -23,13 +23,13 @@ from netnslab.certificates import Authority, new_ecdsa_key, pem, write_key
 from netnslab.processes import answers
 from pyroute2.netns import popns, pushns
 
-from mip6ha import ipv6
+from mip6ha import ipv6, udp
 from mip6ha.binding import messages
 from mip6ha.ipsec import algorithms, esp
 from mip6ha.ipsec.policy import Direction, Use
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.mobility import Option
-from mip6ha.wire import address, checksum, text
+from mip6ha.wire import address, text
 
 from .conftest import PATIENCE, Namespace, asked
 
@@ -477,10 +477,8 @@ class Traffic:
         payload = number.to_bytes(4, "big")
         self._correspondent.sendto(payload, (HOME, 9))
         port = self._correspondent.getsockname()[1]
-        head = (9).to_bytes(2, "big") + port.to_bytes(2, "big") + (8 + len(payload)).to_bytes(2, "big")
-        sum_ = checksum(address(HOME), address(ROUTER), ipv6.UDP, head + bytes(2) + payload)
-        datagram = head + sum_.to_bytes(2, "big") + payload
-        inner = ipv6.build(address(HOME), address(ROUTER), ipv6.UDP, datagram)
+        ends = address(HOME), address(ROUTER)
+        inner = ipv6.build(*ends, ipv6.UDP, udp.build(*ends, udp.Datagram(9, port, payload)))
         self._tunnel.sendto(inner, (HOME_AGENT, 0))
 
     def _take(self) -> None:

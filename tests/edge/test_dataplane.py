@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mip6ha import icmpv6, ipv6
+from mip6ha import icmpv6, ipv6, udp
 from mip6ha.config import EdgeConfiguration
 from mip6ha.edge.dataplane import TunDataplane
 from mip6ha.edge.errors import Unusable
@@ -29,7 +29,7 @@ from mip6ha.effects import (
     SetTunnel,
     UnroutePrefix,
 )
-from mip6ha.wire import UNSPECIFIED, address, checksum, text
+from mip6ha.wire import UNSPECIFIED, address, text
 
 from .conftest import Namespace
 
@@ -120,16 +120,12 @@ def test_a_packet_leaves_after_the_state_before_it(inside: Namespace, dataplane:
         receiver.bind(("2001:db8:a::9", 5000))
         receiver.settimeout(2)
         destination = address("2001:db8:a::9")
-        payload = bytes.fromhex("138813880009") + b"\0\0x"
         dataplane.carry_out(DefendAddress(HOME))
-        octets = ipv6.build(HOME, destination, ipv6.UDP, udp(payload, HOME, destination))
+        datagram = udp.build(HOME, destination, udp.Datagram(5000, 5000, b"x"))
+        octets = ipv6.build(HOME, destination, ipv6.UDP, datagram)
         dataplane.carry_out(SendPacket(octets))
         assert inside.routes() == {"2001:db8:a::100"}
         assert receiver.recv(100) == b"x"
-
-
-def udp(datagram: bytes, source: bytes, destination: bytes) -> bytes:
-    return datagram[:6] + checksum(source, destination, ipv6.UDP, datagram).to_bytes(2, "big") + datagram[8:]
 
 
 def test_what_is_routed_arrives_unchanged(inside: Namespace, dataplane: TunDataplane) -> None:

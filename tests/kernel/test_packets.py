@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from mip6ha import ipv6
+from mip6ha import ipv6, udp
 from mip6ha.edge import xfrm
 from mip6ha.edge.xfrm import Xfrm
 from mip6ha.edge.xfrm_events import Counted, XfrmEvents
@@ -89,9 +89,7 @@ def kernel(wire: Wire) -> Iterator[Xfrm]:
 
 
 def datagram(source: bytes, destination: bytes, data: bytes) -> bytes:
-    head = (5000).to_bytes(2, "big") + (6000).to_bytes(2, "big") + (8 + len(data)).to_bytes(2, "big")
-    code = checksum(source, destination, UDP, head + b"\0\0" + data)
-    return head + code.to_bytes(2, "big") + data
+    return udp.build(source, destination, udp.Datagram(5000, 6000, data))
 
 
 def mobility(kind: int, source: bytes, destination: bytes, body: bytes) -> bytes:

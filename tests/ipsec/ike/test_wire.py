@@ -123,7 +123,7 @@ def pcap(world: World, path: Path) -> None:
         source, destination = each.local[0], each.remote[0]
         body = each.octets if each.local[1] == 500 else bytes(4) + each.octets
         udp = struct.pack(">HHHH", each.local[1], each.remote[1], 8 + len(body), 0)
-        checksum = reference_checksum(source, destination, 17, udp + body)
+        checksum = reference_checksum(source, destination, 17, udp + body) or 0xFFFF
         udp = udp[:6] + checksum.to_bytes(2, "big") + body
         frame = bytes(12) + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(udp), 17, 64)
         frame += source + destination + udp
