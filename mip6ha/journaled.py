@@ -81,6 +81,11 @@ class _Numbers(SharedAssociations):
         numbers = Associations if association.direction is Direction.OUT else SharedAssociations
         return numbers.may_lend(self, association, effects)
 
+    def lend(self, association: SecurityAssociation, width: int) -> tuple[int, int]:
+        """As :meth:`SharedAssociations.lend`; outbound as :meth:`Associations.lend`."""
+        numbers = Associations if association.direction is Direction.OUT else SharedAssociations
+        return numbers.lend(self, association, width)
+
     def lend_more(
         self, association: SecurityAssociation, number: int, width: int, effects: list[Effect]
     ) -> tuple[int, int] | None:

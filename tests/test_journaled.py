@@ -342,6 +342,23 @@ def test_payload_is_lent_when_what_is_lent_is_stored() -> None:
     assert host.plane.lent[node.home_address][False, inbound] > limit
 
 
+def test_what_was_lost_is_lent_anew_with_other_numbers() -> None:
+    node = mobile_node(*TUNNELLED)
+    host = Host(node, lends_payload=True)
+    host.register(node)
+    outwards = ipv6.build(CORRESPONDENT, node.home_address, UDP, bytes(12))
+    before: dict[tuple[bool, int], int] = {}
+    for _ in range(3):
+        for _ in range(3 * HORIZON):
+            host.receive(payload(node))
+            host.receive(outwards)
+        lent = host.plane.lent.pop(node.home_address)
+        assert all(limit > before.get(about, 0) for about, limit in lent.items())
+        before = lent
+        host.carry_out(host.agent.payload_news(PayloadLost(node.home_address), host.now))
+        host.advance(0.2)
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_payload_is_lent_without_a_journal(when: str) -> None:
     node = mobile_node(*TUNNELLED)

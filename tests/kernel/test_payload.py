@@ -328,9 +328,9 @@ def test_no_number_that_is_not_lent_whatever_happens_in_between(
         first = limit + choice.choice((1, 1, 50))
         limit = first + choice.choice((0, 5, 30))
         lent |= set(range(first, limit + 1))
-        if HOME_ADDRESS in payload._lent:
+        if HOME_ADDRESS in payload._register.lent:
             agent.do(ExtendPayload(HOME_ADDRESS, True, OUT, first, limit, 1000))
-            extended += HOME_ADDRESS in payload._lent
+            extended += HOME_ADDRESS in payload._register.lent
         else:
             agent.lend(first=first, limit=limit)
         burst()

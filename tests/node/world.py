@@ -93,6 +93,7 @@ class Dataplane:
         self.reserved = 0
         self.announced: list[bytes] = []
         self.lent: dict[bytes, dict[tuple[bool, int], int]] = {}
+        self._most: dict[tuple[bytes, bool, int], int] = {}
 
     def carry_out(self, effect: Effect) -> None:
         match effect:
@@ -105,10 +106,12 @@ class Dataplane:
             case effects.LendPayload(home_address, associations):
                 assert home_address not in self.lent
                 assert home_address in self.tunnels
-                self.lent[home_address] = {(each.outbound, each.spi): each.limit for each in associations}
+                self.lent[home_address] = {}
+                for each in associations:
+                    self._lend(home_address, each.outbound, each.spi, each.first, each.limit)
             case effects.ExtendPayload(home_address, outbound, spi, first, limit):
-                assert self.lent[home_address][outbound, spi] < first <= limit
-                self.lent[home_address][outbound, spi] = limit
+                assert (outbound, spi) in self.lent[home_address]
+                self._lend(home_address, outbound, spi, first, limit)
             case effects.RecallPayload(home_address):
                 self.lent.pop(home_address, None)
             case effects.DefendAddress(value):
@@ -135,6 +138,11 @@ class Dataplane:
                 self.reserved = limit
             case effects.SendPacket(packet):
                 assert len(packet) == 40 + int.from_bytes(packet[4:6], "big")
+
+    def _lend(self, home_address: bytes, outbound: bool, spi: int, first: int, limit: int) -> None:
+        # No number twice, whatever became of the loan before.
+        assert self._most.get((home_address, outbound, spi), 0) < first <= limit
+        self._most[home_address, outbound, spi] = self.lent[home_address][outbound, spi] = limit
 
 
 class World:
