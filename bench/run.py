@@ -13,7 +13,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mip6bench import core, dataplane, failover, generator, ike, members, population, replication, report
+from mip6bench import (
+    core,
+    dataplane,
+    failover,
+    generator,
+    ike,
+    kernel,
+    members,
+    population,
+    replication,
+    report,
+)
 
 PARTS = {
     "core": (core.refresh_figures, core.REFRESH_STEPS),
@@ -23,6 +34,7 @@ PARTS = {
     "dataplane": (dataplane.dataplane_figures, dataplane.STEPS),
     "replication": (replication.replication_figures, replication.STEPS),
     "ike": (ike.ike_figures, ike.STEPS),
+    "kernel": (kernel.kernel_figures, kernel.STEPS),
 }
 
 
@@ -36,6 +48,7 @@ def main() -> int:
     parser.add_argument("--generator-rounds", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--ike-population", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ike-initiator", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--kernel", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.population:
         population.serve(arguments.population)
@@ -45,6 +58,9 @@ def main() -> int:
         return 0
     if arguments.ike_initiator:
         ike.initiate(arguments.ike_initiator)
+        return 0
+    if arguments.kernel:
+        kernel.measure()
         return 0
     if arguments.member:
         members.serve(*arguments.member)
