@@ -194,7 +194,12 @@ class TakeOver(NamedTuple):
 
 
 class StandDown(NamedTuple):
-    """Own nothing any more: no answer, no announcement."""
+    """Own nothing any more: no answer, no announcement.
+
+    ``succeeded``: another member serves by now, so that what is on its way may go on. Otherwise nothing may.
+    """
+
+    succeeded: bool = True
 
 
 class StoreTerm(NamedTuple):

@@ -317,7 +317,7 @@ class Member:
             self.machine.give_up(Event.CLAIM_LOST, now)
         if self.machine.serves and self._lease_until <= now:
             self._report("lease_lost", effects)
-            self._stop_serving(now, effects)
+            self._stop_serving(now, effects, succeeded=False)
             self.machine.give_up(Event.LEASE_LOST, now)
         claim = self.machine.claim_at(now)
         if claim is not None and claim <= now:
@@ -562,9 +562,9 @@ class Member:
             if binding.is_bound:
                 yield from binding.defended
 
-    def _stop_serving(self, now: float, effects: list[Effect]) -> None:
-        """Another term is valid: nothing leaves under ours, what was accepted stays to be handed over."""
-        effects.append(StandDown())
+    def _stop_serving(self, now: float, effects: list[Effect], *, succeeded: bool = True) -> None:
+        """Our term is over: nothing leaves under it, what was accepted stays to be handed over."""
+        effects.append(StandDown(succeeded))
         self.home_agent.lending.end()
         self.switch.changed(now)
         self._commits.let_go(self.replication.abandon(), effects)

@@ -134,7 +134,7 @@ class TunDataplane:
             RoutePrefix: self._route,
             UnroutePrefix: self._unroute,
             TakeOver: lambda effect: self._own(),
-            StandDown: lambda effect: self._disown(),
+            StandDown: lambda effect: self._disown(at_once=not effect.succeeded),
             # The core encapsulates, so that a tunnel is nothing here.
             SetTunnel: lambda effect: None,
             RemoveTunnel: lambda effect: None,
@@ -225,8 +225,8 @@ class TunDataplane:
         if self._selection is not None:
             self._selection.set(selected=True)
 
-    def _disown(self) -> None:
-        """Answer for nothing. What still comes may be passed on (:meth:`pass_on`)."""
+    def _disown(self, *, at_once: bool = False) -> None:
+        """Answer for nothing. What still comes may be passed on (:meth:`pass_on`), but for ``at_once``."""
         self.owns = False
         if self.home_link is not None:
             self.home_link.answers = False

@@ -221,10 +221,12 @@ class KernelDataplane(TunDataplane):
         if self.device.shut:
             self._set_gate(shut=False)
 
-    def _disown(self) -> None:
+    def _disown(self, *, at_once: bool = False) -> None:
         super()._disown()
+        if at_once:
+            self._set_gate(shut=True)
         if self._payload is not None:
-            self._payload.stand_down()
+            self._payload.stand_down(at_once=at_once)
         self._shut_after = self._clock() + _LET_RUN_OUT
 
     def _set_gate(self, *, shut: bool) -> None:

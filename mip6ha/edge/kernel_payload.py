@@ -29,7 +29,7 @@ from .xfrm_events import (
     XfrmEvents,
     others_only,
 )
-from .xfrm_policy import PolicyId
+from .xfrm_policy import Direction, PolicyId
 from .xfrm_state import Counters, StateId
 
 __all__ = ["KernelPayload"]
@@ -138,11 +138,14 @@ class KernelPayload:
         if home_address in self._register.lent:
             self._end([home_address])
 
-    def stand_down(self) -> None:
+    def stand_down(self, *, at_once: bool = False) -> None:
         """Open nothing any more; the rest of what is lent goes in a moment (:meth:`compare`), for it is much.
 
-        What still comes is sealed until then, with numbers that nobody else has.
+        What still comes is sealed until then, with numbers that nobody else has, or not: ``at_once``.
         """
+        if at_once:
+            policies = [policy for _, policy in self._register.policies.values()]
+            self._change([xfrm.remove_policy(each) for each in policies if each.direction is Direction.OUT])
         self._lost.clear()
         self._counted.clear()
         if self._register.lent:

@@ -216,11 +216,12 @@ class MemberService(HomeAgentService):
         self._dataplane.carry_out(effect)
         self._outcome(active=True)
 
-    def _stand_down(self, effect: Effect) -> None:
+    def _stand_down(self, effect: StandDown) -> None:
         self._dataplane.carry_out(effect)
         if self._arbiter is not None:
             self._arbiter.release()
-        self._passes_on_until = time.monotonic() + _PASS_ON
+        if effect.succeeded:
+            self._passes_on_until = time.monotonic() + _PASS_ON
         self._outcome(active=False)
 
     def _ike_sas(self) -> Iterator[dict[str, object]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mip6ha.effects import ClaimTerm
+from mip6ha.effects import ClaimTerm, StandDown
 from mip6ha.failover.states import Role
 from mip6ha.harp.messages import StateReply
 
@@ -136,7 +136,10 @@ def test_without_its_lease_a_member_stops_serving(first: str) -> None:
         assert member.counters["not_active"] == 2
     elif first == "message":
         world.flush(1)
-    world.carry_out(1, member.on_timer(world.now))
+    effects = member.on_timer(world.now)
+    # Nobody else serves yet, so nothing on its way may go on.
+    assert StandDown(succeeded=False) in effects
+    world.carry_out(1, effects)
     assert member.machine.role is Role.STANDBY
     assert len(world.answers) == answers
     assert not world.planes[1].owns

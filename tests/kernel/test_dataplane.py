@@ -350,6 +350,18 @@ def test_a_standby_is_quiet_and_takes_over_with_two_messages(wire: Wire, member:
     assert is_quiet(wire)
 
 
+def test_without_a_successor_nothing_goes_on(wire: Wire, member: Agent) -> None:
+    bound(member)
+    member.do(TakeOver())
+    assert comes_up(wire)
+    assert member.do(StandDown(succeeded=False)) == 2
+    up(wire, HOME_ADDRESS, CARE_OF_ADDRESS)
+    wire.send(tunnelled(CORRESPONDENT, HOME_ADDRESS, b"down"))
+    assert is_quiet(wire)
+    assert member.do(TakeOver()) == 2
+    assert comes_up(wire)
+
+
 # -- what others do ------------------------------------------------------------------------------------------
 
 

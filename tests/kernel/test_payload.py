@@ -463,6 +463,13 @@ def test_standing_down_recalls_everything(wire: Wire, tmp_path: Path) -> None:
         assert member.repair() == {}
         assert node.goes_up()
         assert member.news() == []
+        # Without a successor nothing goes on, not even what would be sealed.
+        assert node.comes_down() == 2000
+        member.do(StandDown(succeeded=False))
+        wire.send(DOWN)
+        assert numbers(wire) == []
+        assert member.repair() == {}
+        assert left(member) == []
     finally:
         member.close()
 
