@@ -12,18 +12,10 @@ from mip6ha.edge.kernel_messages import NETLINK_ROUTE
 from mip6ha.edge.kernel_watch import KernelWatch
 from mip6ha.edge.netlink_messages import Conversation, Message
 
+from ..reactor import ByHand
 
-class Reactor(Clock):
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
 
-    def addReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.remove(reader)
-
+class Reactor(ByHand):
     def run(self, seconds: float) -> None:
         """As time passes: what is due at once is done at once."""
         for _ in range(round(seconds * 100)):

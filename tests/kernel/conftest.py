@@ -20,7 +20,8 @@ import pytest
 
 from mip6ha.edge.features import kernel_features
 
-from .network import Wire
+from .agent import Lender
+from .network import Wire, neighbour
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -122,3 +123,11 @@ def the_wire() -> Iterator[Wire]:
 def wire(the_wire: Wire) -> Wire:
     the_wire.start_over()
     return the_wire
+
+
+@pytest.fixture
+def agent(wire: Wire, tmp_path: Path) -> Iterator[Lender]:
+    wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
+    made = Lender(wire, tmp_path)
+    yield made
+    made.close()

@@ -15,6 +15,7 @@ from typing import Self
 
 from pyroute2.netns import popns, pushns
 
+from mip6ha import ipv6, udp
 from mip6ha.edge.xfrm import Xfrm, remove, remove_policy
 from mip6ha.wire import address
 
@@ -181,3 +182,11 @@ class Wire:
 def quiet(receiver: socket.socket, seconds: float = 0.1) -> bool:
     """Whether nothing comes."""
     return not select.select([receiver], [], [], seconds)[0]
+
+
+def datagram(source: bytes, destination: bytes, data: bytes) -> bytes:
+    return udp.build(source, destination, udp.Datagram(5000, 6000, data))
+
+
+def tunnelled(source: bytes, destination: bytes, data: bytes) -> bytes:
+    return ipv6.build(source, destination, ipv6.UDP, datagram(source, destination, data))

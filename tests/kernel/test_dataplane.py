@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mip6ha import icmpv6, ipv6
-from mip6ha.config import EdgeConfiguration
-from mip6ha.edge.kernel_dataplane import KernelDataplane
 from mip6ha.effects import (
     DefendAddress,
     NarrowPath,
@@ -23,89 +20,9 @@ from mip6ha.effects import (
     TakeOver,
     UnroutePrefix,
 )
-from mip6ha.wire import address
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour
-from .test_packets import tunnelled
-
-AGENT = address("2001:db8:a::77")
-CORRESPONDENT = address("2001:db8:a::ff")
-ELSEWHERE = address("2001:db8:b::9")
-NETWORK = address("2001:db8:77::")
-BEHIND = address("2001:db8:77::5")
-OTHER = address("2001:db8:a::200")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Agent:
-    """A kernel dataplane in the wire's namespace, and what it reports."""
-
-    def __init__(self, wire: Wire, directory: Path, group: int | None = None) -> None:
-        self.wire = wire
-        self.clock = Clock()
-        self.edge = EdgeConfiguration(
-            "home", "mip6test", directory / "socket", directory, None, group, dataplane="kernel"
-        )
-        self.reports: list[dict[str, int]] = []
-        self.open()
-
-    def open(self) -> None:
-        with self.wire.inside():
-            self.dataplane = KernelDataplane(AGENT, self.edge, clock=self.clock)
-        self.do(DefendAddress(AGENT))
-
-    def do(self, *effects: object) -> int:
-        """Carry out; how many netlink messages that took."""
-        before = self.dataplane.counters["netlink_messages"]
-        with self.wire.inside():
-            for effect in effects:
-                self.dataplane.carry_out(effect)  # type: ignore[arg-type]
-            self.dataplane.flush()
-        return self.dataplane.counters["netlink_messages"] - before
-
-    def repair(self) -> dict[str, int]:
-        self.reports.clear()
-        with self.wire.inside():
-            for _ in self.dataplane.repair(self.reports.append):
-                pass
-        return self.reports[0] if self.reports else {}
-
-    def tend(self) -> None:
-        with self.wire.inside():
-            self.dataplane.tend()
-
-    def kill(self) -> None:
-        """As if the process were killed: descriptors close, nothing is undone."""
-        self.dataplane.tun.close()
-        self.dataplane.kernel.close()
-        if self.dataplane.home_link is not None:
-            self.dataplane.home_link.close()
-
-    def close(self) -> None:
-        with self.wire.inside():
-            self.dataplane.close()
-
-    def to_daemon(self) -> list[bytes]:
-        time.sleep(0.1)
-        found = []
-        while (packet := self.dataplane.tun.read()) is not None:
-            found.append(packet)
-        return found
-
-
-@pytest.fixture
-def agent(wire: Wire, tmp_path: Path) -> Iterator[Agent]:
-    wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
-    made = Agent(wire, tmp_path)
-    yield made
-    made.close()
+from .agent import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, NETWORK, OTHER, Agent, is_quiet, received, told
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour, tunnelled
 
 
 @pytest.fixture
@@ -114,25 +31,6 @@ def member(wire: Wire, tmp_path: Path) -> Iterator[Agent]:
     made = Agent(wire, tmp_path, group=1)
     yield made
     made.close()
-
-
-def received(wire: Wire) -> ipv6.Packet:
-    """The next packet on the wire that is not ICMPv6 of the kernel's neighbours."""
-    while True:
-        parsed = ipv6.parse(wire.receive())
-        if parsed.next_header != ipv6.ICMPV6:
-            return parsed
-
-
-def is_quiet(wire: Wire) -> bool:
-    """Whether nothing comes but what the kernel says to its neighbours."""
-    try:
-        found = ipv6.parse(wire.receive(0.2))
-        while found.next_header == ipv6.ICMPV6:
-            found = ipv6.parse(wire.receive(0.2))
-    except AssertionError:
-        return True
-    return False
 
 
 def bound(agent: Agent, care_of_address: bytes = CARE_OF_ADDRESS) -> int:
@@ -250,16 +148,6 @@ def test_fragments_of_tunnel_packets(wire: Wire, agent: Agent) -> None:
     for piece in ipv6.fragments(ipv6.build(CARE_OF_ADDRESS, AGENT, ipv6.IPV6, inner), 1280, 7):
         wire.send(piece)
     assert len(received(wire).payload) == 1408
-
-
-def told(wire: Wire) -> int:
-    """The MTU that the correspondent is told."""
-    while True:
-        parsed = ipv6.parse(wire.receive())
-        if parsed.destination == CORRESPONDENT and parsed.next_header == ipv6.ICMPV6:
-            message = icmpv6.parse(parsed.payload, parsed.source, parsed.destination)
-            if message.type == icmpv6.PACKET_TOO_BIG:
-                return int.from_bytes(message.body[:4], "big")
 
 
 def sized(size: int) -> bytes:

@@ -9,8 +9,7 @@ import pytest
 from mip6ha import ipv6
 from mip6ha.wire import address
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Wire, neighbour
-from .test_packets import tunnelled
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Wire, neighbour, tunnelled
 
 TABLE = 13501
 CORRESPONDENT = address("2001:db8:a::ff")

@@ -25,8 +25,7 @@ from mip6ha.mobile.parameters import EmulatorParameters
 from mip6ha.parameters import AssociationParameters
 from mip6ha.wire import address
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour, quiet
-from .test_packets import datagram, tunnelled
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, datagram, neighbour, quiet, tunnelled
 
 HOME_AGENT = address("2001:db8:a::ff")
 CORRESPONDENT = address("2001:db8:c::2")

@@ -12,7 +12,7 @@ from mip6ha.edge.xfrm_state import Counters, StateId
 from mip6ha.ipsec import esp
 from mip6ha.ipsec.policy import Use
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, quiet
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, quiet, tunnelled
 from .test_mobile_associations import (
     ACKNOWLEDGEMENT,
     CORRESPONDENT,
@@ -28,7 +28,6 @@ from .test_mobile_associations import (
     routed,
     sealed,
 )
-from .test_packets import tunnelled
 
 TO, FROM = "src 2001:db8:a::100 dst 2001:db8:a::ff", "src 2001:db8:a::ff dst 2001:db8:a::100"
 OTHER_KEYS = f"aead rfc4106(gcm(aes)) 0x{bytes(20).hex()} 128"

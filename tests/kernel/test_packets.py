@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from mip6ha import ipv6, udp
+from mip6ha import ipv6
 from mip6ha.edge import xfrm
 from mip6ha.edge.xfrm import Xfrm
 from mip6ha.edge.xfrm_events import Counted, XfrmEvents
@@ -22,7 +22,7 @@ from mip6ha.ipsec.algorithms import Keys, by_name
 from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.wire import UNSPECIFIED, Refused, checksum, text
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Wire, quiet
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, Wire, datagram, quiet, tunnelled
 
 ESP, HAO, ROUTE2, MH, UDP = 50, 60, 43, 135, 17
 TRANSPORT, TUNNEL, RO = Mode.TRANSPORT, Mode.TUNNEL, Mode.ROUTE_OPTIMIZATION
@@ -86,10 +86,6 @@ def kernel(wire: Wire) -> Iterator[Xfrm]:
         kernel = Xfrm()
     yield kernel
     kernel.close()
-
-
-def datagram(source: bytes, destination: bytes, data: bytes) -> bytes:
-    return udp.build(source, destination, udp.Datagram(5000, 6000, data))
 
 
 def mobility(kind: int, source: bytes, destination: bytes, body: bytes) -> bytes:
@@ -204,10 +200,6 @@ def test_counters_are_announced_with_the_packet(wire: Wire, kernel: Xfrm) -> Non
         assert (event.id, event.window) == (pair.inbound.id, WINDOW)
         assert event.counters.received == number
     events.close()
-
-
-def tunnelled(source: bytes, destination: bytes, data: bytes) -> bytes:
-    return ipv6.build(source, destination, UDP, datagram(source, destination, data))
 
 
 @pytest.mark.parametrize("transform", ["aes-gcm-16", "aes-cbc+hmac-sha2-256-128"])

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from mip6ha import ipv6
 from mip6ha.edge.features import kernel_features
@@ -24,162 +19,32 @@ from mip6ha.edge.xfrm import Xfrm
 from mip6ha.effects import (
     DefendAddress,
     ExtendPayload,
-    LendPayload,
-    LentAssociation,
     NarrowPath,
     RecallPayload,
-    ReleaseAddress,
     RemoveTunnel,
     SetTunnel,
     StandDown,
     TakeOver,
 )
-from mip6ha.ipsec import esp
-from mip6ha.ipsec.algorithms import Keys, by_name
-from mip6ha.ipsec.policy import Direction, Use
-from mip6ha.ipsec.sad import SecurityAssociation
-from mip6ha.lending import PayloadCounted, PayloadLost, PayloadNews
+from mip6ha.lending import PayloadCounted, PayloadLost
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour
-from .test_dataplane import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, OTHER, Agent, is_quiet, told
-from .test_packets import TRANSFORMS, tunnelled
-
-IN, OUT = 0x1001, 0x1002
-LISTED = ("xfrm state", "xfrm policy")
-UP = tunnelled(HOME_ADDRESS, CORRESPONDENT, b"up")
-DOWN = tunnelled(CORRESPONDENT, HOME_ADDRESS, b"down")
-
-
-class Lender(Agent):
-    """Stands in for the core: what it is told, and mobile nodes' ends of the SAs."""
-
-    def lend(
-        self,
-        home_address: bytes = HOME_ADDRESS,
-        transform: str = "aes-gcm-16",
-        *,
-        esn: bool = True,
-        first: int = 1,
-        limit: int = 1000,
-        step: int = 10,
-        window: int = 64,
-        spi: int = IN,
-    ) -> Node:
-        keys = TRANSFORMS[transform]
-        self.do(SetTunnel(home_address, CARE_OF_ADDRESS, protected=True), DefendAddress(home_address))
-        associations = tuple(
-            LentAssociation(outbound, number, transform, keys, esn, window, first, limit, step)
-            for outbound, number in ((False, spi), (True, spi + 1))
-        )
-        self.do(LendPayload(home_address, associations))
-        return Node(self, home_address, transform, esn=esn, spi=spi, first=first)
-
-    def to_daemon(self) -> list[bytes]:
-        # Not what the kernel has to say about multicast.
-        return [packet for packet in super().to_daemon() if packet[24] != 0xFF]
-
-    def news(self) -> list[PayloadNews]:
-        payload = self.dataplane._payload
-        assert payload is not None
-        payload.read_events()
-        return payload.news()
-
-
-class Node:
-    """The mobile node's end. ``number`` is the next one that it uses."""
-
-    def __init__(
-        self, agent: Lender, home_address: bytes, transform: str, *, esn: bool, spi: int, first: int
-    ) -> None:
-        self.agent = agent
-        self.wire = agent.wire
-        self.care_of_address = CARE_OF_ADDRESS
-        self.number = first
-
-        def association(number: int, direction: Direction) -> SecurityAssociation:
-            return SecurityAssociation(
-                spi=number,
-                direction=direction,
-                use=Use.PAYLOAD,
-                home_address=home_address,
-                transform=by_name(transform),
-                keys=TRANSFORMS[transform],
-                esn=esn,
-                to_home_agent=direction is Direction.OUT,
-            )
-
-        self.out = association(spi, Direction.OUT)
-        self.back = association(spi + 1, Direction.IN)
-        assert self.back.window is not None
-        self.back.window.advance(first - 1)
-
-    def sealed(self, packet: bytes = UP, number: int | None = None) -> bytes:
-        if number is None:
-            number, self.number = self.number, self.number + 1
-        self.out.sequence = number - 1
-        payload = esp.protect(self.out, ipv6.IPV6, packet, os.urandom)
-        return ipv6.build(self.care_of_address, AGENT, ipv6.ESP, payload)
-
-    def goes_up(self, packet: bytes = UP, number: int | None = None) -> bool:
-        """Whether the kernel forwards it."""
-        self.wire.send(self.sealed(packet, number))
-        try:
-            return self.wire.receive(0.5)[8:] == packet[8:]
-        except AssertionError:
-            return False
-
-    def comes_down(self, packet: bytes = DOWN) -> int:
-        """The number under which the kernel has sent it, which is opened."""
-        self.wire.send(packet)
-        while (parsed := ipv6.parse(self.wire.receive())).next_header != ipv6.ESP:
-            pass
-        assert (parsed.source, parsed.destination) == (AGENT, self.care_of_address)
-        protocol, inner = esp.unprotect(self.back, parsed.payload)
-        assert protocol == ipv6.IPV6
-        assert inner[8:] == packet[8:]
-        assert self.back.window is not None
-        return self.back.window.top
-
-
-@pytest.fixture
-def agent(wire: Wire, tmp_path: Path) -> Iterator[Lender]:
-    wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
-    made = Lender(wire, tmp_path)
-    yield made
-    made.close()
-
-
-class Pump(Clock):
-    """A reactor by hand, on real time."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self.wire = wire
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:  # noqa: N802
-        self.readers.remove(reader)
-
-    def run(self, seconds: float) -> None:
-        now = time.monotonic()
-        end = now + seconds
-        while now < end:
-            with self.wire.inside():
-                for each in select.select(self.readers, [], [], 0.01)[0]:
-                    each.doRead()
-                before, now = now, time.monotonic()
-                self.advance(now - before)
-
-
-def left(agent: Lender) -> list[str]:
-    """What of ours the kernel has, in short."""
-    filters = agent.wire.filters("mip6test egress")
-    # Not in one batch: the second listing would be empty.
-    found = [line for what in LISTED for line in agent.wire.ip(what).splitlines()] + filters.splitlines()
-    return [line for line in found if line.startswith("src") or "mirred" in line]
+from .agent import (
+    AGENT,
+    BEHIND,
+    CORRESPONDENT,
+    DOWN,
+    ELSEWHERE,
+    IN,
+    OTHER,
+    OUT,
+    Lender,
+    is_quiet,
+    left,
+    numbers,
+    told,
+)
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, tunnelled
+from .test_packets import TRANSFORMS
 
 
 @pytest.mark.parametrize("esn", [False, True], ids=["plain", "esn"])
@@ -269,18 +134,6 @@ def test_exactly_what_is_lent_goes_out(wire: Wire, agent: Lender) -> None:
     assert left(agent) == []
     wire.send(DOWN)
     assert len(agent.to_daemon()) == 1
-
-
-def numbers(wire: Wire, patience: float = 0.05) -> list[int]:
-    """Those of the ESP packets on the wire."""
-    found = []
-    try:
-        while True:
-            packet = wire.receive(patience)
-            if packet[6] == ipv6.ESP:
-                found.append(int.from_bytes(packet[44:48], "big"))
-    except AssertionError:
-        return found
 
 
 def test_numbers_go_on_or_begin_elsewhere(wire: Wire, agent: Lender) -> None:
@@ -474,192 +327,6 @@ def test_standing_down_recalls_everything(wire: Wire, tmp_path: Path) -> None:
         member.close()
 
 
-def test_what_a_killed_process_left_is_removed(wire: Wire, agent: Lender) -> None:
-    foreign = foreigners(wire)
-    agent.lend()
-    agent.lend(OTHER, spi=0x2001)
-    agent.kill()
-    agent.open()
-    assert left(agent) == foreign
-    assert agent.dataplane.counters["leftover_payload_removed"] == 10
-    node = agent.lend(first=2000, limit=3000)
-    assert node.goes_up()
-    assert node.comes_down() == 2000
-
-
-FOREIGN = (
-    "xfrm state add src 2001:db8:f::1 dst 2001:db8:f::2 proto esp spi 0x77 reqid 77 mode tunnel "
-    "aead rfc4106(gcm(aes)) 0x0001020304050607080900010203040506070809 128",
-    "xfrm policy add src 2001:db8:f::/64 dst 2001:db8:e::/64 dir out "
-    "tmpl src 2001:db8:f::1 dst 2001:db8:f::2 proto esp reqid 77 mode tunnel",
-    # Of another group.
-    "xfrm policy add src 2001:db8:f::/64 dst 2001:db8:e::/64 dir fwd "
-    "tmpl src 2001:db8:f::1 dst 2001:db8:f::2 proto esp reqid 1744896000 mode tunnel",
-)
-
-
-def foreigners(wire: Wire) -> list[str]:
-    wire.ip(*FOREIGN)
-    return [line for what in LISTED for line in wire.ip(what).splitlines() if line.startswith("src")]
-
-
-def test_what_is_not_ours_stays(wire: Wire, agent: Lender) -> None:
-    foreign = foreigners(wire)
-    agent.clock.now += 10
-    agent.lend()
-    assert agent.repair() == {}
-    agent.do(RecallPayload(HOME_ADDRESS))
-    assert left(agent) == foreign
-
-
-@pytest.mark.parametrize(
-    "occupied",
-    [
-        "xfrm state add src 2001:db8:f::1 dst 2001:db8:b:0:ec1e:83ff:fee7:1faf proto esp spi 0x1002 reqid 5 "
-        "mode tunnel aead rfc4106(gcm(aes)) 0x0001020304050607080900010203040506070809 128",
-        "xfrm policy add src 2001:db8:a::100/128 dst ::/0 dir fwd",
-    ],
-)
-def test_where_another_stands_nothing_is_lent(wire: Wire, agent: Lender, occupied: str) -> None:
-    wire.ip(occupied)
-    before = left(agent)
-    agent.lend()
-    assert agent.news() == [PayloadLost(HOME_ADDRESS)]
-    assert agent.dataplane.counters["xfrm_EEXIST"] == 1
-    assert left(agent) == before
-    wire.send(DOWN)
-    assert len(agent.to_daemon()) == 1
-
-
-def test_what_the_kernel_cannot_do_is_refused(wire: Wire, agent: Lender) -> None:
-    agent.do(SetTunnel(HOME_ADDRESS, CARE_OF_ADDRESS, protected=True))
-    wrong = LentAssociation(True, OUT, "rot13", Keys(bytes(16)), True, 64, 1, 10, 1)
-    agent.do(LendPayload(HOME_ADDRESS, (wrong,)))
-    assert agent.news() == [PayloadLost(HOME_ADDRESS)]
-    agent.do(LendPayload(HOME_ADDRESS, (wrong._replace(transform="aes-gcm-16"),)))
-    assert agent.news() == [PayloadLost(HOME_ADDRESS)]
-    assert agent.dataplane.counters["payload_refused_transform"] == 1
-    assert agent.dataplane.counters["xfrm_EINVAL"] == 1
-    # Of what is not lent nothing can become more or less.
-    agent.do(ExtendPayload(HOME_ADDRESS, True, OUT, 11, 20, 1), RecallPayload(HOME_ADDRESS))
-    assert agent.news() == []
-    assert left(agent) == []
-
-
-DAMAGE = {
-    "state deleted": ("xfrm state delete dst 2001:db8:a::77 proto esp spi 0x1001", "", "association"),
-    "state of other keys": (
-        "xfrm state delete dst 2001:db8:a::77 proto esp spi 0x1001\n"
-        "xfrm state add src 2001:db8:b:0:ec1e:83ff:fee7:1faf dst 2001:db8:a::77 proto esp spi 0x1001 "
-        "reqid 1744830464 mode tunnel replay-window 64 flag esn "
-        "aead rfc4106(gcm(aes)) 0x0001020304050607080900010203040506070809 128",
-        "",
-        "association",
-    ),
-    "policy deleted": ("xfrm policy delete src ::/0 dst 2001:db8:a::100/128 dir out", "", "payload_policy"),
-    "policy made nothing": (
-        "xfrm policy update src ::/0 dst 2001:db8:a::100/128 dir out",
-        "",
-        "payload_policy",
-    ),
-    "policy changed": (
-        "xfrm policy update src 2001:db8:a::100/128 dst ::/0 dir fwd priority 9 tmpl "
-        "src 2001:db8:b:0:ec1e:83ff:fee7:1faf dst 2001:db8:a::77 proto esp reqid 1744830464 mode tunnel",
-        "",
-        "payload_policy",
-    ),
-    "policy of somebody": (
-        "xfrm policy add src ::/0 dst 2001:db8:a::222/128 dir out tmpl "
-        "src 2001:db8:a::77 dst 2001:db8:b::9 proto esp reqid 1744830469 mode tunnel",
-        "",
-        "payload_leftover",
-    ),
-    "state of somebody": (
-        "xfrm state add src 2001:db8:b::9 dst 2001:db8:a::77 proto esp spi 0x1005 "
-        "reqid 1744830469 mode tunnel aead rfc4106(gcm(aes)) 0x0001020304050607080900010203040506070809 128",
-        "",
-        "payload_leftover",
-    ),
-    "all states": ("xfrm state flush", "", "association"),
-    "all policies": ("xfrm policy flush", "", "payload_policy"),
-    "everything": ("xfrm state flush\nxfrm policy flush", "filter del dev mip6test egress", "steering"),
-    "filter deleted": (
-        "link show lo",
-        "filter del dev mip6test egress protocol ipv6 pref 100 handle 68:1:1 u32",
-        "steering",
-    ),
-    "filter of somebody": (
-        "link show lo",
-        "filter add dev mip6test egress protocol ipv6 pref 100 handle 68:5:9 u32 ht 68:5: "
-        "match u32 0x1005 0xffffffff at 40 action mirred ingress redirect dev mip6test",
-        "steering",
-    ),
-    "filters deleted": ("link show lo", "filter del dev mip6test egress pref 100", "steering"),
-    "queue deleted": ("link show lo", "qdisc del dev mip6test clsact", "steering"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_damaged_by_hand_is_repaired(wire: Wire, agent: Lender, damage: str) -> None:
-    commands, traffic, kind = DAMAGE[damage]
-    agent.clock.now += 10
-    agent.lend()
-    other = agent.lend(OTHER, spi=0x2003)
-    told: list[PayloadNews] = []
-    reports: list[dict[str, object]] = []
-    reactor = Pump(wire)
-    with wire.inside():
-        close = agent.dataplane.attend(reactor, lambda name, fields: reports.append(fields), told.extend)
-    try:
-        reactor.run(0.2)
-        assert (told, reports) == ([], [])
-        wire.ip(*commands.splitlines())
-        if traffic:
-            wire.tc(traffic)
-        # Soon, where nobody else wants the processor.
-        for _ in range(50):
-            reactor.run(0.1)
-            if reports:
-                break
-    finally:
-        close()
-    assert kind in reports[0]
-    assert agent.dataplane.counters[f"repaired_{kind}"]
-    lost = [each for each in told if isinstance(each, PayloadLost)]
-    if kind == "payload_leftover" or "of somebody" in damage:
-        assert lost == []
-    else:
-        assert PayloadLost(HOME_ADDRESS) in lost
-        both = damage.startswith(("all", "every", "queue", "filters"))
-        assert (PayloadLost(OTHER) in lost) is both
-        node = agent.lend(first=2000, limit=3000)
-        assert node.goes_up()
-        assert node.comes_down() == 2000
-    if PayloadLost(OTHER) not in lost:
-        assert other.goes_up(tunnelled(OTHER, CORRESPONDENT, b"up"))
-    else:
-        agent.lend(OTHER, spi=0x2003)
-    assert agent.repair() == {}
-    assert len([line for line in left(agent) if line.startswith("src")]) == 10
-    agent.do(RecallPayload(HOME_ADDRESS), RecallPayload(OTHER))
-    assert left(agent) == []
-
-
-def test_what_was_not_heard_is_asked_for(wire: Wire, agent: Lender) -> None:
-    node = agent.lend()
-    node.comes_down()
-    assert node.goes_up()
-    payload = agent.dataplane._payload
-    assert payload is not None
-    assert agent.news() == []
-    payload._missed = True
-    assert agent.repair() == {}
-    assert set(agent.news()) == {
-        PayloadCounted(HOME_ADDRESS, False, IN, 1),
-        PayloadCounted(HOME_ADDRESS, True, OUT, 1),
-    }
-
-
 def test_progress_is_told_every_so_many_numbers(wire: Wire, agent: Lender) -> None:
     node = agent.lend(step=10)
     for _ in range(9):
@@ -701,22 +368,3 @@ def test_without_steering_payload_is_left_to_the_daemon(
         assert agent.repair() == {}
     finally:
         agent.close()
-
-
-def test_nothing_is_left_of_a_thousand_that_came_moved_and_went(wire: Wire, agent: Lender) -> None:
-    before = left(agent)
-    for number in range(1000):
-        home_address = HOME_ADDRESS[:14] + (0x1000 + number % 16).to_bytes(2, "big")
-        agent.lend(home_address, spi=0x3000 + 2 * number)
-        agent.do(SetTunnel(home_address, ELSEWHERE, protected=True))
-        if number % 2:
-            agent.do(RecallPayload(home_address))
-        agent.do(RemoveTunnel(home_address), ReleaseAddress(home_address))
-    assert agent.news() == []
-    assert agent.dataplane.counters.keys() == {"netlink_messages"}
-    assert left(agent) == before == []
-    node = agent.lend()
-    assert node.goes_up()
-    agent.close()
-    listed = [line for what in LISTED for line in agent.wire.ip(what).splitlines()]
-    assert [line for line in listed if line.startswith("src")] == []

@@ -20,9 +20,8 @@ from mip6ha.ipsec.policy import Use
 from mip6ha.wire import text
 
 from ..node.world import CARE_OF_1, CARE_OF_2, HOME_AGENT, MobileNode
-from .network import HOME_ADDRESS, Wire, neighbour
-from .test_dataplane import CORRESPONDENT, is_quiet, received
-from .test_packets import tunnelled
+from .agent import CORRESPONDENT, is_quiet, received
+from .network import HOME_ADDRESS, Wire, neighbour, tunnelled
 
 PATIENCE = 20.0
 CONFIGURATION = """
