@@ -17,7 +17,7 @@ from mip6ha.ipsec.sad import SecurityAssociation
 from mip6ha.lending import PayloadNews
 from mip6ha.wire import address
 
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, tunnelled
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour, tunnelled
 from .test_packets import TRANSFORMS
 
 AGENT = address("2001:db8:a::77")
@@ -40,6 +40,7 @@ class Agent:
     """A kernel dataplane in the wire's namespace, and what it reports."""
 
     def __init__(self, wire: Wire, directory: Path, group: int | None = None) -> None:
+        wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
         self.wire = wire
         self.clock = Clock()
         self.edge = EdgeConfiguration(

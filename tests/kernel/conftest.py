@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from mip6ha.edge.features import kernel_features
 
 from .agent import Lender
-from .network import Wire, neighbour
+from .network import Wire
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -127,7 +128,5 @@ def wire(the_wire: Wire) -> Wire:
 
 @pytest.fixture
 def agent(wire: Wire, tmp_path: Path) -> Iterator[Lender]:
-    wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
-    made = Lender(wire, tmp_path)
-    yield made
-    made.close()
+    with closing(Lender(wire, tmp_path)) as made:
+        yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,19 @@ from mip6ha.effects import (
 )
 
 from .agent import AGENT, BEHIND, CORRESPONDENT, ELSEWHERE, NETWORK, OTHER, Agent, is_quiet, received, told
-from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, neighbour, tunnelled
+from .network import CARE_OF_ADDRESS, HOME_ADDRESS, Wire, tunnelled
+
+
+@pytest.fixture
+def agent(wire: Wire, tmp_path: Path) -> Iterator[Agent]:
+    with closing(Agent(wire, tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
 def member(wire: Wire, tmp_path: Path) -> Iterator[Agent]:
-    wire.ip(neighbour("2001:db8:a::ff"), neighbour("2001:db8:b::9"))
-    made = Agent(wire, tmp_path, group=1)
-    yield made
-    made.close()
+    with closing(Agent(wire, tmp_path, group=1)) as made:
+        yield made
 
 
 def bound(agent: Agent, care_of_address: bytes = CARE_OF_ADDRESS) -> int:

@@ -25,6 +25,7 @@ from .world import (
     HOME_AGENT,
     MobileNode,
     World,
+    bound,
     echo,
     only_packet,
     sent,
@@ -32,13 +33,6 @@ from .world import (
 
 HOME = address("2001:db8:a::100")
 OTHER_HOME = address("2001:db8:a::101")
-
-
-def bound(*uses: Use, protection: Transform = GCM) -> tuple[World, MobileNode]:
-    node = MobileNode("2001:db8:a::100", *(uses or (Use.BINDING,)), protection=protection)
-    world = World(node)
-    node.register(world)
-    return world, node
 
 
 def altered(packet: bytes, at: int, *octets: int) -> bytes:

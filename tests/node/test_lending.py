@@ -31,6 +31,7 @@ from .world import (
     MobileNode,
     R,
     World,
+    bound,
     dataplane,
     echo,
     only_packet,
@@ -42,11 +43,8 @@ HOME = address("2001:db8:a::100")
 IN, OUT = 0x2002, 0x2003
 
 
-def bound(*uses: Use, lends: bool = True) -> tuple[World, MobileNode]:
-    node = MobileNode(HOME, *(uses or (Use.SIGNALLING, Use.PAYLOAD)))
-    world = World(node, lends_payload=lends)
-    node.register(world)
-    return world, node
+def lending(*uses: Use, lends: bool = True) -> tuple[World, MobileNode]:
+    return bound(*(uses or (Use.SIGNALLING, Use.PAYLOAD)), lends_payload=lends)
 
 
 def towards(world: World) -> list[Effect]:
@@ -86,7 +84,7 @@ def number_of(packet: bytes) -> int:
 
 
 def test_the_first_packet_goes_by_the_core_and_the_next_by_the_dataplane() -> None:
-    world, node = bound()
+    world, node = lending()
     found = towards(world)
     packet, offer = only_packet(found), lent(found)
     assert node.inner(packet) == echo(CORRESPONDENT, HOME)
@@ -101,14 +99,14 @@ def test_the_first_packet_goes_by_the_core_and_the_next_by_the_dataplane() -> No
 
 
 def test_payload_from_the_mobile_node_begins_a_loan_as_well() -> None:
-    world, node = bound()
+    world, node = lending()
     found = from_it(world, node)
     inbound = share(lent(found), outbound=False)
     assert (inbound.spi, inbound.first % 64, inbound.limit) == (IN, 1, inbound.first + 63)
 
 
 def test_nobody_opens_what_is_the_others() -> None:
-    world, node = bound()
+    world, node = lending()
     inbound = share(lent(from_it(world, node)), outbound=False)
     # Up to there the core goes on, once.
     late = node.tunnel(echo(HOME, CORRESPONDENT), use=Use.PAYLOAD)
@@ -120,7 +118,7 @@ def test_nobody_opens_what_is_the_others() -> None:
 
 
 def test_more_in_time() -> None:
-    world, node = bound()
+    world, node = lending()
     offer = lent(from_it(world, node))
     inbound, out = share(offer, outbound=False), share(offer, outbound=True)
     assert counted(world, inbound.first + 8) == []
@@ -133,7 +131,7 @@ def test_more_in_time() -> None:
 
 
 def test_who_is_fast_gets_more_at_a_time() -> None:
-    world, node = bound()
+    world, node = lending()
     limit = share(lent(from_it(world, node)), outbound=False).limit
     widths = []
     for seconds in (0.01,) * 9 + (1.0,) * 8:
@@ -147,7 +145,7 @@ def test_who_is_fast_gets_more_at_a_time() -> None:
 
 
 def test_a_jump_beyond_what_is_lent() -> None:
-    world, node = bound()
+    world, node = lending()
     inbound = share(lent(from_it(world, node)), outbound=False)
     node.outbound[Use.PAYLOAD].sequence = inbound.limit + 5000
     assert from_it(world, node) == []
@@ -159,7 +157,7 @@ def test_a_jump_beyond_what_is_lent() -> None:
 
 
 def test_a_forged_jump_does_nothing() -> None:
-    world, node = bound()
+    world, node = lending()
     inbound = share(lent(from_it(world, node)), outbound=False)
     node.outbound[Use.PAYLOAD].sequence = inbound.limit + 5000
     forged = bytearray(node.tunnel(echo(HOME, CORRESPONDENT), use=Use.PAYLOAD))
@@ -169,7 +167,7 @@ def test_a_forged_jump_does_nothing() -> None:
 
 
 def test_a_move_takes_the_loan_along() -> None:
-    world, node = bound()
+    world, node = lending()
     from_it(world, node)
     found = dataplane(world.receive(node.update(CARE_OF_2)))
     assert found == [SetTunnel(HOME, CARE_OF_2, protected=True)]
@@ -177,7 +175,7 @@ def test_a_move_takes_the_loan_along() -> None:
 
 
 def test_the_end_of_a_binding_ends_the_loan_first() -> None:
-    world, node = bound()
+    world, node = lending()
     from_it(world, node)
     kinds = [type(each) for each in dataplane(world.receive(node.update(lifetime=0)))]
     assert kinds.index(RecallPayload) < kinds.index(RemoveTunnel)
@@ -198,7 +196,7 @@ def test_the_payload_of_a_mobile_router_stays_here() -> None:
 
 
 def test_what_comes_back_was_used() -> None:
-    world, node = bound()
+    world, node = lending()
     offer = lent(from_it(world, node))
     inbound, out = share(offer, outbound=False), share(offer, outbound=True)
     stolen = []
@@ -215,7 +213,7 @@ def test_what_comes_back_was_used() -> None:
 
 @pytest.mark.parametrize("spi", [IN, OUT])
 def test_a_key_without_numbers(spi: int) -> None:
-    world, node = bound()
+    world, node = lending()
     offer = lent(from_it(world, node))
     known = association(world, spi)
     most = counter_limit(known.transform, esn=False)
@@ -227,7 +225,7 @@ def test_a_key_without_numbers(spi: int) -> None:
 
 
 def test_a_dataplane_that_does_not_do_it_loses_the_loan() -> None:
-    world, _ = bound()
+    world, _ = lending()
     towards(world)
     for _ in range(1000):
         assert isinstance(towards(world)[0], SendPacket)
@@ -238,7 +236,7 @@ def test_a_dataplane_that_does_not_do_it_loses_the_loan() -> None:
 
 
 def test_a_loan_that_ends_with_a_packet_that_is_dropped_has_ended() -> None:
-    world, _ = bound()
+    world, _ = lending()
     towards(world)
     known = association(world, OUT)
     for _ in range(1000):
@@ -251,7 +249,7 @@ def test_a_loan_that_ends_with_a_packet_that_is_dropped_has_ended() -> None:
 
 
 def test_what_was_lost_is_lent_anew_a_moment_later() -> None:
-    world, node = bound()
+    world, node = lending()
     offer = lent(from_it(world, node))
     world.plane.lent.clear()
     assert world.agent.payload_news(PayloadLost(HOME), world.now) == []
@@ -266,7 +264,7 @@ def test_what_was_lost_is_lent_anew_a_moment_later() -> None:
 
 
 def test_a_path_that_needs_fragments_is_the_cores() -> None:
-    world, node = bound()
+    world, node = lending()
     quoted = only_packet(towards(world))
     body = (1290).to_bytes(4, "big") + quoted[:100]
     error = icmpv6.message(icmpv6.PACKET_TOO_BIG, 0, body, CARE_OF_2, HOME_AGENT)
@@ -284,7 +282,7 @@ def test_a_path_that_needs_fragments_is_the_cores() -> None:
     ],
 )
 def test_what_is_not_lent(uses: tuple[Use, ...], lends: bool) -> None:
-    world, _ = bound(*uses, lends=lends)
+    world, _ = lending(*uses, lends=lends)
     for _ in range(3):
         assert not any(isinstance(each, LendPayload) for each in towards(world))
 
@@ -309,7 +307,7 @@ def test_loans_are_paced() -> None:
 
 
 def test_a_view_tells_what_is_lent() -> None:
-    world, node = bound()
+    world, node = lending()
     from_it(world, node)
     shown = {each["spi"]: each["lent"] for each in world.agent.security_associations()}
     assert shown == {"0x00002000": False, "0x00002001": False, "0x00002002": True, "0x00002003": True}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mip6ha import icmpv6, ipv6
@@ -12,17 +10,19 @@ from mip6ha.ipsec.policy import Use
 from mip6ha.ipv6 import ESP, FRAGMENT, ICMPV6, IPV6, UDP
 from mip6ha.wire import address
 
-from .world import CARE_OF_1, CARE_OF_2, CORRESPONDENT, HOME_AGENT, MobileNode, World, echo, only_packet, sent
+from .world import (
+    CARE_OF_1,
+    CARE_OF_2,
+    CORRESPONDENT,
+    HOME_AGENT,
+    bound,
+    echo,
+    only_packet,
+    sent,
+)
 
 HOME = address("2001:db8:a::100")
 ROUTER = address("2001:db8:e::1")
-
-
-def bound(*uses: Use, **settings: Any) -> tuple[World, MobileNode]:
-    node = MobileNode("2001:db8:a::100", *(uses or (Use.BINDING,)))
-    world = World(node, **settings)
-    node.register(world)
-    return world, node
 
 
 def sized(size: int) -> bytes:

@@ -21,6 +21,7 @@ from .world import (
     HOME_AGENT,
     MobileNode,
     World,
+    bound,
     echo,
     only_packet,
     sent,
@@ -28,13 +29,6 @@ from .world import (
 
 HOME = address("2001:db8:a::100")
 OTHER_HOME = address("2001:db8:a::101")
-
-
-def bound(*uses: Use, protection: Transform = GCM) -> tuple[World, MobileNode]:
-    node = MobileNode("2001:db8:a::100", *(uses or (Use.BINDING,)), protection=protection)
-    world = World(node)
-    node.register(world)
-    return world, node
 
 
 def test_towards_the_mobile_node() -> None:

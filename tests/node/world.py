@@ -411,3 +411,11 @@ def echo(source: bytes, destination: bytes, size: int = 8, **fields: Any) -> byt
     body = b"\0\1\0\1" + bytes(n & 0xFF for n in range(size))
     octets = icmpv6.message(icmpv6.ECHO_REQUEST, 0, body, source, destination)
     return ipv6.build(source, destination, ICMPV6, octets, **fields)
+
+
+def bound(*uses: Use, protection: Transform = GCM, **settings: Any) -> tuple[World, MobileNode]:
+    """A world with one mobile node, registered. ``settings`` are fields of the home agent's parameters."""
+    node = MobileNode("2001:db8:a::100", *(uses or (Use.BINDING,)), protection=protection)
+    world = World(node, **settings)
+    node.register(world)
+    return world, node

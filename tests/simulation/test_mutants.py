@@ -17,13 +17,13 @@ _BREAKS = {
     "no-fencing": ("R5", 10),
     "stale-state": ("R5", 15),
     "no-window": ("R4", 50),
-    "no-horizon": ("R4", 5),
+    "no-horizon": ("R4", 0),
     "binding-alone": ("R2", 17),
     "outbound-late": ("R2", 17),
-    "pushes-first": ("R3", 23),
+    "pushes-first": ("R3", 182),
     "believes-all": ("R7", 42),
-    "lends-unheard": ("R4", 2),
-    "keeps-its-window": ("R3", 2),
+    "lends-unheard": ("R4", 50),
+    "keeps-its-window": ("R3", 14),
 }
 _SEEDS = 200
 
