@@ -43,8 +43,8 @@ _REPORTS = 4
 _TOO_OFTEN, _TOO_SELDOM = 0.02, 0.2
 # Loans per second: each costs the kernel a cipher or two, and is nothing that payload waits for.
 _RATE, _BURST = 100.0, 10.0
-_MOST_RETURNED = 1000
-"""Packets that can have been on their way; a TUN device keeps 500."""
+_MOST_RETURNED = 10_000
+"""Packets that can have been on their way; the TUN device keeps 8,192."""
 _PATIENCE, _RECOVERY = 1.0, 0.1
 """Seconds before it is tried again with a mobile node whose payload cannot be lent, or was lost."""
 

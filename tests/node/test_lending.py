@@ -227,7 +227,7 @@ def test_a_key_without_numbers(spi: int) -> None:
 def test_a_dataplane_that_does_not_do_it_loses_the_loan() -> None:
     world, _ = lending()
     towards(world)
-    for _ in range(1000):
+    for _ in range(10_000):
         assert isinstance(towards(world)[0], SendPacket)
     found = towards(world)
     assert found[0] == RecallPayload(HOME)
@@ -239,7 +239,7 @@ def test_a_loan_that_ends_with_a_packet_that_is_dropped_has_ended() -> None:
     world, _ = lending()
     towards(world)
     known = association(world, OUT)
-    for _ in range(1000):
+    for _ in range(10_000):
         assert isinstance(towards(world)[0], SendPacket)
     # No number is left for the packet itself.
     known.lent = counter_limit(known.transform, esn=False)
