@@ -274,7 +274,10 @@ def _takeover_figures() -> Figures:
 
 
 def _payload_figures() -> Figures:
-    """Microseconds and messages of each change to what is lent for 1,000 mobile nodes, and a comparison."""
+    """Microseconds and messages of each change to what is lent for 1,000 mobile nodes, and a comparison.
+
+    Each is a mobile node's, but for standing down, which is everybody's.
+    """
     homes = _home_addresses(_PROTECTED)
     spis = range(FIRST_SPI, FIRST_SPI + 2 * _PROTECTED, 2)
     secrets = keys(randomness(51))
@@ -317,6 +320,11 @@ def _payload_figures() -> Figures:
             change("extend_in", payload.extend, extensions(last + 1, outbound=False))
             change("move", lambda home: payload.move(home, _THERE), homes)
             change("recall", payload.recall, homes)
+            for what, at_once in (("stand_down", False), ("stand_down_at_once", True)):
+                for each in lends:
+                    payload.lend(each, _HERE)
+                # The rest goes in steps of a comparison.
+                change(what, lambda at_once: payload.stand_down(at_once=at_once), [at_once])
             if counters or +repaired or payload.news():
                 raise RuntimeError(f"payload was not lent as it should have been: {counters} {repaired}")
     return {"kernel_payload_us": spent, "kernel_payload_messages": messages, **compared}

@@ -109,7 +109,7 @@ def longest_gap(arrivals: Sequence[float], start: float, end: float, *, began_be
     """The longest time without arrivals that overlaps ``[start, end]``.
 
     A gap may begin before `start` and finish after `end`. Where nothing arrived before (or after), the
-    window's own edge bounds it, and where what ``began_before`` is another matter.
+    window's own edge bounds it; its start does as well unless a gap that `began_before` counts whole.
     """
     before = max((time for time in arrivals if time <= start and began_before), default=start)
     after = min((time for time in arrivals if time >= end), default=end)
